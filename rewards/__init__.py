@@ -1,0 +1,1 @@
+"""Rewards: images and prompts become numbers."""
