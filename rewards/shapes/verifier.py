@@ -1,8 +1,8 @@
 """The exact verifier: does a picture show what the sentence asks for?
 
-GenEval's rules (Ghosh et al., 2023, arXiv:2310.11513) on the components that `detector` finds: each noun of the sentence
-needs a component of its own with that shape and colour; a counted noun needs exactly that many; a relation must hold
-between centroids along the dominant axis. Further components are allowed, except by the `strict` verdict.
+GenEval's rules (Ghosh et al., 2023, arXiv:2310.11513) on the components that `detector` finds: each noun of the
+sentence needs a component of its own with that shape and colour; a counted noun needs exactly that many; a relation
+must hold between centroids along the dominant axis. Further components are allowed, except by the `strict` verdict.
 """
 
 from collections.abc import Sequence
