@@ -1,0 +1,293 @@
+"""generate-best: arguments become a run, a run becomes files; the work itself is elsewhere.
+
+stdout holds the path of the best picture (or JSON), stderr everything else. Exit status: 0 done, 2 something was asked
+that cannot be done (one sentence says what and how to mend it), 130 interrupted (what is finished is kept).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from bon_search.errors import SearchError
+from bon_search.files import RunFolder, as_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bon_search.pipeline import BestOfNPipeline
+    from bon_search.recipe import Remake
+    from bon_search.run import Run
+
+INTERRUPTED = 130
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the sentence and leave with status 2."""
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def parser() -> Parser:
+    """All options of generate-best."""
+    p = Parser(
+        prog="generate-best",
+        description="Make N candidates of a prompt with any diffusers pipeline and keep the one a reward likes best.",
+        epilog='Example: generate-best --n 16 "a red circle left of a blue square"',
+    )
+    what = p.add_argument_group("what to make")
+    what.add_argument("prompt", nargs="?", help="what the picture should show")
+    what.add_argument("--prompts", type=Path, metavar="FILE", help="a text file with one prompt a line, instead")
+    what.add_argument("--n", type=_positive, default=16, help="candidates per prompt (default: %(default)s)")
+    what.add_argument(
+        "--seed", type=_natural, default=0, help="candidate k starts from seed + k (default: %(default)s)"
+    )
+    what.add_argument("--from", dest="source", type=Path, metavar="RESULT", help="remake a candidate of a result.json")
+    what.add_argument("--candidate", type=_positive, metavar="K", help="which one, by rank (default: 1, the best)")
+
+    how = p.add_argument_group("model and reward")
+    how.add_argument("--model", help='"embedded" (default), a hub id, a folder or a .safetensors file')
+    how.add_argument("--reward", help='a reward by name (default: "llava-reward"), or module:Class')
+    how.add_argument("--lora", metavar="PATH", help="LoRA weights on top of the model")
+    how.add_argument("--scheduler", metavar="NAME", help="another scheduler, for example euler or dpm++")
+    how.add_argument("--steps", type=_positive, help="denoising steps (default: the model's)")
+    how.add_argument("--guidance", type=_finite, metavar="SCALE", help="guidance scale (default: the model's)")
+    how.add_argument("--negative-prompt", metavar="TEXT", help="what it should not show")
+    how.add_argument("--height", type=_positive, metavar="PIXELS", help="height of the picture (default: the model's)")
+    how.add_argument("--width", type=_positive, metavar="PIXELS", help="width of the picture (default: the model's)")
+
+    where = p.add_argument_group("machine and files")
+    where.add_argument("--batch-size", type=_positive, metavar="B", help="candidates in one model call (default: 8)")
+    where.add_argument(
+        "--batch-invariant",
+        action=argparse.BooleanOptionalAction,
+        help="bit-for-bit the same picture at any batch size (default: on the CPU)",
+    )
+    where.add_argument("--device", default="auto", help="cuda, mps, cpu (default: the best there is)")
+    where.add_argument("--dtype", default="auto", help="float32, float16, bfloat16 (default: fits the device)")
+    where.add_argument("--offload", default="none", help="none, model or sequential: trade time for GPU memory")
+    where.add_argument("--out", type=Path, metavar="FOLDER", help="run folder (default: a new one under runs/)")
+    where.add_argument(
+        "--json", action="store_true", help="print the result as JSON instead of the best picture's path"
+    )
+    where.add_argument("--dry-run", action="store_true", help="print what the run would cost and stop")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script; returns the exit status."""
+    arguments = parser().parse_args(argv)
+    try:
+        return _main(arguments)
+    except KeyboardInterrupt:
+        _say("interrupted before the first candidate was finished.")
+        return INTERRUPTED
+    except ValueError as error:
+        if not _is_users(error):
+            raise
+        _say(str(error))
+        return 2
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    remake = _remake(arguments)
+    prompts = [remake.recipe.prompt] if remake else _prompts(arguments)
+    folders = None if arguments.dry_run else _folders(arguments, prompts)
+    pipeline = _load(arguments, remake)
+    for k, prompt in enumerate(prompts):
+        _warn(pipeline, prompt)
+        run = _start(pipeline, prompt, arguments, remake)
+        if folders is None:
+            print(_plan(run, arguments))
+            continue
+        status = _finish(run, folders[k], arguments, remake)
+        if status:
+            return status
+    return 0
+
+
+def _remake(arguments: argparse.Namespace) -> Remake | None:
+    if arguments.source is None:
+        if arguments.candidate is not None:
+            raise SearchError("--candidate says which candidate of an earlier run; add --from RESULT.json.")
+        return None
+    if arguments.prompt or arguments.prompts:
+        raise SearchError("--from takes the prompt from the earlier run; leave the prompt away.")
+    from bon_search.recipe import read_remake
+
+    return read_remake(arguments.source, arguments.candidate or 1)
+
+
+def _prompts(arguments: argparse.Namespace) -> list[str]:
+    if (arguments.prompt is None) == (arguments.prompts is None):
+        raise SearchError('Give one prompt ("a red circle left of a blue square") or --prompts FILE.')
+    if arguments.prompt is not None:
+        if not arguments.prompt.strip():
+            raise SearchError("The prompt is empty; say what the picture should show.")
+        return [arguments.prompt]
+    try:
+        lines = arguments.prompts.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise SearchError(f"{arguments.prompts} cannot be read ({error}); give a UTF-8 text file.") from error
+    prompts = [line for line in lines if line.strip()]
+    if not prompts:
+        raise SearchError(f"{arguments.prompts} holds no prompt; write one a line.")
+    return prompts
+
+
+def _folders(arguments: argparse.Namespace, prompts: list[str]) -> list[RunFolder]:
+    """Made before the model is loaded: an unwritable place is found out in a second, not after the work."""
+    from bon_search.files import slug
+
+    if arguments.out is None:
+        return [RunFolder.next_free(Path("runs"), prompt) for prompt in prompts]
+    if len(prompts) == 1:
+        return [RunFolder.create(arguments.out)]
+    return [RunFolder.create(arguments.out / f"{k:04d}-{slug(p)}") for k, p in enumerate(prompts, 1)]
+
+
+def _load(arguments: argparse.Namespace, remake: Remake | None) -> BestOfNPipeline:
+    from bon_search.pipeline import BATCH, BestOfNPipeline
+    from bon_search.quiet import quiet_libraries
+    from pipelines import with_scheduler
+
+    quiet_libraries()
+    recipe = remake.recipe if remake else None
+    invariant = arguments.batch_invariant
+    pipeline = BestOfNPipeline.from_pretrained(
+        arguments.model or (recipe.model if recipe else "embedded"),
+        reward=arguments.reward or (recipe.reward if recipe else "llava-reward"),
+        batch_size=arguments.batch_size or BATCH,
+        batch_invariant=recipe.batch_invariant if recipe and invariant is None else invariant,
+        device=arguments.device,
+        dtype=arguments.dtype if recipe is None or arguments.dtype != "auto" else recipe.dtype,
+        offload=arguments.offload,
+        lora=arguments.lora or (recipe.lora if recipe else None),
+    )
+    scheduler = arguments.scheduler or (recipe.scheduler if recipe else None)
+    if scheduler:
+        with_scheduler(pipeline.pipe, scheduler)
+    return pipeline
+
+
+def _start(pipeline: BestOfNPipeline, prompt: str, arguments: argparse.Namespace, remake: Remake | None) -> Run:
+    call: dict[str, Any] = dict(remake.recipe.call) if remake else {}
+    given = {
+        "guidance_scale": arguments.guidance,
+        "height": arguments.height,
+        "width": arguments.width,
+        "negative_prompt": arguments.negative_prompt,
+    }
+    call |= {key: value for key, value in given.items() if value is not None}
+    n, seed = (1, remake.seed) if remake else (arguments.n, arguments.seed)
+    steps = arguments.steps or (remake.recipe.steps if remake else None)
+    return pipeline.start(prompt, n=n, seed=seed, steps=steps, **call)
+
+
+def _finish(run: Run, folder: RunFolder, arguments: argparse.Namespace, remake: Remake | None) -> int:
+    status = _drain(run, folder)
+    result = run.result
+    if not result.candidates:
+        _say("nothing was finished.")
+        return status
+    best = folder.finish(result)
+    print(json.dumps(as_json(result), ensure_ascii=False) if arguments.json else best)
+    if remake and not status:
+        same = result.best.pixels == remake.pixels
+        _say(f"candidate {remake.rank} made again: " + ("the same picture, bit for bit." if same else "it differs."))
+    return status
+
+
+def _drain(run: Run, folder: RunFolder) -> int:
+    """Write candidates as they come; an interrupt or a fault of model or reward keeps what is finished."""
+    from bon_search.progress import Progress
+
+    with Progress(run.recipe.n * run.recipe.steps, run.recipe.n) as bar:
+        run.ledger.on_nfe = bar.spent
+        try:
+            for candidate in run:
+                folder.add(candidate, run.recipe)
+                folder.checkpoint(run.result)
+                bar.finished(candidate.score)
+        except KeyboardInterrupt:
+            _say(f"interrupted; what is finished is in {folder.path}.")
+            return INTERRUPTED
+        except ValueError as error:
+            if not _is_users(error):
+                raise
+            _say(str(error))
+            return 2
+    return 0
+
+
+def _plan(run: Run, arguments: argparse.Namespace) -> str:
+    recipe = run.recipe
+    nfe = recipe.n * recipe.steps
+    return (
+        f"{recipe.prompt!r}: {recipe.n} candidates × {recipe.steps} steps = {nfe} NFE"
+        f" ({nfe * recipe.networks} network evaluations), {recipe.n} decodes, {recipe.n} reward calls;"
+        f" {recipe.model} on {recipe.device}, {recipe.reward}"
+    )
+
+
+def _warn(pipeline: BestOfNPipeline, prompt: str) -> None:
+    from pipelines import truncated_prompt
+
+    cut = truncated_prompt(pipeline.pipe, prompt)
+    if cut:
+        _say(f"warning: the text encoder reads only the beginning of the prompt; it does not see: {cut!r}.")
+    if pipeline.model == "embedded":
+        from rewards.shapes import unknown_words
+
+        words = unknown_words(prompt)
+        if words:
+            _say(
+                f"warning: the embedded model never learnt {', '.join(words)}: it knows coloured circles, squares, "
+                "triangles, stars, hearts and crosses, up to four, and left of, right of, above, below. For anything "
+                "else name a real model, for example --model stabilityai/stable-diffusion-xl-base-1.0."
+            )
+
+
+def _is_users(error: ValueError) -> bool:
+    from pipelines.errors import PipelineError
+    from rewards.errors import RewardError
+
+    return isinstance(error, (SearchError, PipelineError, RewardError))
+
+
+def _say(sentence: str) -> None:
+    print(f"generate-best: {sentence}", file=sys.stderr)
+
+
+def _positive(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _natural(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+    return value
+
+
+def _finite(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return value

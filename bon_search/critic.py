@@ -1,0 +1,70 @@
+"""Particles become scores: decode, then ask the reward; the pictures of the last look stay for whoever saves them."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+from bon_search.ledger import Cost, Ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from pipelines import Particles, Sampler
+    from rewards import Reward
+
+
+class PictureCritic:
+    """The critic of a picture: `reward(sampler.decode(particles), prompt)`.
+
+    Args:
+        sampler: Decodes; give the metered one, so that decodes are counted.
+        reward: Judges the pictures.
+        prompt: What they should show.
+        ledger: Where reward calls are entered, before they are made.
+        scope: Makes the context in which n pictures are scored (for example
+            `pipelines.batch_invariant`, so that a score does not depend on the company).
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        reward: Reward,
+        prompt: str,
+        ledger: Ledger,
+        scope: Callable[[int], AbstractContextManager[object]] = lambda n: nullcontext(),
+    ) -> None:
+        self._sampler = sampler
+        self._reward = reward
+        self._prompt = prompt
+        self._ledger = ledger
+        self._scope = scope
+        self._last: tuple[Particles, Tensor] | None = None
+
+    def __call__(self, particles: Particles) -> Tensor:
+        """Scores of the particles' pictures (previews, if unfinished); shape (N,)."""
+        looks = _looks(self.images(particles))
+        self._ledger.reserve(Cost(rewards=len(particles) * len(looks)))
+        with self._scope(len(particles)):
+            scores = [self._reward(images, [self._prompt] * len(particles)) for images in looks]
+        return sum(scores[1:], scores[0]) / len(looks)
+
+    def images(self, particles: Particles) -> Tensor:
+        """Pictures (N, 3, H, W) or videos (N, F, 3, H, W) in [0, 1]; those of the last look are not decoded again."""
+        if self._last is None or self._last[0] is not particles:
+            self._last = (particles, self._sampler.decode(particles))
+        return self._last[1]
+
+    @property
+    def last_look(self) -> tuple[Particles, Tensor] | None:
+        """The last look, whose pictures exist even if the reward failed on them."""
+        return self._last
+
+
+def _looks(images: Tensor) -> list[Tensor]:
+    """What a reward for pictures sees: the picture itself, or first and middle frame of a video; each (N, 3, H, W)."""
+    if images.ndim == 4:
+        return [images]
+    return [images[:, frame] for frame in sorted({0, images.shape[1] // 2})]

@@ -1,0 +1,16 @@
+"""What can go wrong by the user's hand; each message is one sentence with the cure.
+
+ValueError
+├── pipelines.errors.PipelineError     the model, its scheduler, its sizes
+├── rewards.errors.RewardError         the reward, its checkpoint, its scores
+└── SearchError                        the run: counts, budgets, folders, recipes
+    └── BudgetExceeded                 the next move would overshoot the budget
+"""
+
+
+class SearchError(ValueError):
+    """A run was asked for something it cannot do."""
+
+
+class BudgetExceeded(SearchError):
+    """The next move would overshoot the budget; nothing of it has been spent."""

@@ -1,0 +1,137 @@
+"""The run folder: every candidate as it is finished, then the winner, the contact sheet and result.json.
+
+A file appears under its name only when it is whole (written beside, then renamed), and result.json is rewritten after
+every batch, so a run that is killed can still be read and remade.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bon_search.errors import SearchError
+from bon_search.png import number, text_chunks
+
+if TYPE_CHECKING:
+    from bon_search.result import Candidate, Recipe, SearchResult
+
+SCHEMA = 1
+FRAME_MS = 62.5  # 16 frames a second
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder that holds one run: best.png, candidates/, contact-sheet.png, result.json."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path) -> RunFolder:
+        """Make the folder, before any work is done.
+
+        Raises:
+            SearchError: It already holds a run, or cannot be made or written.
+        """
+        if (path / "result.json").exists():
+            raise SearchError(f"{path} already holds a run, which stays as it is; choose another folder with --out.")
+        try:
+            (path / "candidates").mkdir(parents=True, exist_ok=True)
+            _write(path / "candidates" / ".probe", b"")
+            (path / "candidates" / ".probe").unlink()
+        except OSError as error:
+            raise SearchError(
+                f"{path} cannot be written ({reason(error)}); choose another folder with --out."
+            ) from error
+        return cls(path)
+
+    @classmethod
+    def next_free(cls, parent: Path, prompt: str) -> RunFolder:
+        """A new numbered folder such as runs/0003-a-red-circle."""
+        taken = [int(m[1]) for p in parent.glob("[0-9]*-*") if (m := re.match(r"(\d+)-", p.name))]
+        return cls.create(parent / f"{max(taken, default=0) + 1:04d}-{slug(prompt)}")
+
+    def picture(self, candidate: Candidate) -> Path:
+        """Where a candidate's picture lies."""
+        return self.path / "candidates" / f"seed-{candidate.seed}.png"
+
+    def add(self, candidate: Candidate, recipe: Recipe) -> Path:
+        """Write one finished candidate.
+
+        Raises:
+            SearchError: The disk is full or the folder has become unwritable; what is already there stays.
+        """
+        return self._put(self.picture(candidate), encoded(candidate, recipe))
+
+    def checkpoint(self, result: SearchResult) -> None:
+        """Write result.json of what is finished so far."""
+        self._put(self.path / "result.json", json.dumps(as_json(result), indent=1, ensure_ascii=False).encode())
+
+    def finish(self, result: SearchResult) -> Path:
+        """Write the contact sheet, result.json and best.png; returns the path of best.png."""
+        from bon_search.sheet import contact_sheet
+
+        self.checkpoint(result)
+        sheet = io.BytesIO()
+        contact_sheet(result.candidates, result.recipe.prompt).save(sheet, "PNG")
+        self._put(self.path / "contact-sheet.png", sheet.getvalue())
+        return self._put(self.path / "best.png", encoded(result.best, result.recipe))
+
+    def _put(self, path: Path, content: bytes) -> Path:
+        try:
+            _write(path, content)
+        except OSError as error:
+            raise SearchError(
+                f"{path} cannot be written ({reason(error)}); what is already in {self.path} stays: free some space or "
+                "choose another folder with --out."
+            ) from error
+        return path
+
+
+def _write(path: Path, content: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def encoded(candidate: Candidate, recipe: Recipe) -> bytes:
+    """The PNG of a candidate, recipe inside; a video becomes an animated PNG."""
+    buffer = io.BytesIO()
+    film = {"save_all": True, "append_images": candidate.frames[1:], "duration": FRAME_MS, "loop": 0}
+    candidate.image.save(
+        buffer, "PNG", pnginfo=text_chunks(candidate, recipe), **film if len(candidate.frames) > 1 else {}
+    )
+    return buffer.getvalue()
+
+
+def as_json(result: SearchResult) -> dict[str, object]:
+    """A result as result.json holds it; candidates are in rank order."""
+    rows = [
+        {
+            "rank": rank,
+            "seed": candidate.seed,
+            "score": number(candidate.score),
+            "file": f"candidates/seed-{candidate.seed}.png",
+            "size": list(candidate.image.size),
+            "pixels": candidate.pixels,
+        }
+        for rank, candidate in enumerate(result.candidates, 1)
+    ]
+    return {"schema": SCHEMA, "recipe": asdict(result.recipe), "cost": asdict(result.cost), "candidates": rows}
+
+
+def slug(prompt: str, length: int = 40) -> str:
+    """A prompt as part of a folder name: its first words in lower case."""
+    return re.sub(r"[^a-z0-9]+", "-", prompt.lower())[:length].strip("-") or "run"
+
+
+def reason(error: OSError) -> str:
+    """What the system says, without number or path."""
+    return os.strerror(error.errno).lower() if error.errno else str(error)

@@ -1,0 +1,187 @@
+"""The drop-in wrapper: any stock diffusers pipeline and any reward become a pipeline that returns the best of N."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from bon_search.critic import PictureCritic
+from bon_search.errors import SearchError
+from bon_search.ledger import Cost, Ledger, MeteredSampler
+from bon_search.result import Recipe, SearchResult, Setting
+from bon_search.run import Run
+from bon_search.searches.best_of_n import best_of_n
+from bon_search.versions import versions
+
+if TYPE_CHECKING:
+    from pipelines import DiffusersSampler
+    from rewards import Reward
+
+BATCH = 8  # candidates in one model call, unless told otherwise; halves itself when memory runs out
+
+
+class BestOfNPipeline:
+    """A diffusers pipeline that makes N candidates and returns them ranked by a reward.
+
+    Args:
+        pipe: Any stock text-to-image diffusers pipeline; it is called unchanged.
+        reward: A reward, or its specification for `rewards.load_reward`.
+        model: What the model is called in recipes; the pipeline's own name or path when None.
+        batch_size: Candidates in one model call.
+        batch_invariant: Compute each candidate's numbers independently of its company, so that batch size cannot
+            change a picture by a bit. None: on the CPU, where it costs little; elsewhere only on request.
+        lora: What `load_pipeline` was given, for the recipe.
+
+    Raises:
+        SearchError: batch_size is not positive.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,  # noqa: ANN401  diffusers has no type for "some pipeline"
+        reward: Reward | str = "llava-reward",
+        *,
+        model: str | None = None,
+        batch_size: int = BATCH,
+        batch_invariant: bool | None = None,
+        lora: str | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise SearchError(f"batch_size = {batch_size} leaves no candidate per model call; give at least 1.")
+        self.pipe = pipe
+        self.reward = _load_reward(reward, pipe) if isinstance(reward, str) else reward
+        self.reward_spec = reward if isinstance(reward, str) else reward.name
+        self.model = model or str(getattr(pipe.config, "_name_or_path", "") or type(pipe).__name__)
+        self.batch_size = batch_size
+        self.batch_invariant = pipe.device.type == "cpu" if batch_invariant is None else batch_invariant
+        self.lora = lora
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str = "embedded",
+        *,
+        reward: Reward | str = "llava-reward",
+        batch_size: int = BATCH,
+        batch_invariant: bool | None = None,
+        **loading: Any,
+    ) -> Self:
+        """Load a model and a reward by name.
+
+        Args:
+            name: "embedded", a hub id, a folder, or a .safetensors file.
+            reward: As in the constructor.
+            batch_size: As in the constructor.
+            batch_invariant: As in the constructor.
+            **loading: Options of `pipelines.load_pipeline` (device, dtype, offload, lora, …).
+        """
+        from pipelines import load_pipeline
+
+        pipe = load_pipeline(name, **loading)
+        lora = loading.get("lora")
+        return cls(pipe, reward, model=name, batch_size=batch_size, batch_invariant=batch_invariant, lora=lora)
+
+    def __call__(
+        self,
+        prompt: str,
+        *,
+        n: int = 16,
+        seed: int = 0,
+        steps: int | None = None,
+        budget: Cost | None = None,
+        **call: Setting,
+    ) -> SearchResult:
+        """Make n candidates and rank them.
+
+        Args:
+            prompt: What the picture should show.
+            n: Number of candidates.
+            seed: Candidate k starts from seed + k.
+            steps: Denoising steps; the model's default when None.
+            budget: Limit that is never overshot (`Cost.at_most`); what is finished by then is ranked.
+            **call: Further arguments of the pipeline's own call (guidance_scale, height, width, negative_prompt, …).
+
+        Raises:
+            SearchError: n or seed is out of range.
+            PipelineError: The model cannot do what is asked (size, steps, scheduler), or gives NaN.
+            RewardError: The reward fails; use `start` to keep what is finished.
+        """
+        run = self.start(prompt, n=n, seed=seed, steps=steps, budget=budget, **call)
+        for _ in run:
+            pass
+        return run.result
+
+    def start(
+        self,
+        prompt: str,
+        *,
+        n: int = 16,
+        seed: int = 0,
+        steps: int | None = None,
+        budget: Cost | None = None,
+        **call: Setting,
+    ) -> Run:
+        """The same as a run to iterate over: candidates come as they are finished, `run.result` ranks them so far."""
+        from pipelines import batch_invariant
+
+        if not prompt.strip():
+            raise SearchError("The prompt is empty; say what the picture should show.")
+        sampler = self.sampler(prompt, steps=steps, **call)
+        ledger = Ledger(budget)
+        metered = MeteredSampler(sampler, ledger)
+        scope = {"scope": batch_invariant} if self.batch_invariant else {}
+        critic = PictureCritic(metered, self.reward, prompt, ledger, **scope)
+        search = best_of_n(metered, critic, n=n, seed=seed, batch_size=self.batch_size)
+        return Run(search, critic, ledger, self._recipe(sampler, prompt, n, seed))
+
+    def sampler(self, prompt: str, *, steps: int | None = None, **call: Setting) -> DiffusersSampler:
+        """The sampler that a run with these arguments uses."""
+        from pipelines import DiffusersSampler, default_call
+
+        arguments = {**default_call(self.pipe), **{k: v for k, v in call.items() if v is not None}}
+        steps = steps if steps is not None else arguments.get("num_inference_steps")
+        arguments.pop("num_inference_steps", None)
+        return DiffusersSampler(
+            self.pipe,
+            steps=steps,
+            prompt=prompt,
+            batch_size=self.batch_size,
+            batch_invariant=self.batch_invariant,
+            **arguments,
+        )
+
+    def _recipe(self, sampler: DiffusersSampler, prompt: str, n: int, seed: int) -> Recipe:
+        from pipelines import model_revision
+
+        return Recipe(
+            prompt=prompt,
+            model=self.model,
+            model_revision=model_revision(self.pipe),
+            pipeline=type(self.pipe).__name__,
+            scheduler=type(self.pipe.scheduler).__name__,
+            reward=self.reward_spec,
+            reward_revision=str(getattr(self.reward, "revision", "")),
+            steps=sampler.steps,
+            call=dict(sampler.call),
+            search="best_of_n",
+            n=n,
+            seed=seed,
+            batch_invariant=self.batch_invariant,
+            lora=self.lora,
+            dtype=str(self.pipe.dtype).removeprefix("torch."),
+            device=str(self.pipe.device),
+            networks=sampler.networks,
+            versions=versions(),
+        )
+
+
+def _load_reward(spec: str, pipe: Any) -> Reward:  # noqa: ANN401
+    from rewards import load_reward
+
+    return load_reward(spec)
+
+
+def generate_best(
+    prompt: str, *, n: int = 16, model: str = "embedded", reward: Reward | str = "llava-reward", **call: Any
+) -> SearchResult:
+    """Load a model and a reward, make n candidates of one prompt, rank them: `BestOfNPipeline` in one call."""
+    return BestOfNPipeline.from_pretrained(model, reward=reward)(prompt, n=n, **call)

@@ -1,0 +1,62 @@
+"""Read a run back: from result.json to the recipe of any of its candidates."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from bon_search.errors import SearchError
+from bon_search.result import Recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Remake:
+    """One candidate of an earlier run, to be made again alone.
+
+    Attributes:
+        recipe: Of the run.
+        rank: Its rank there, 1 = best.
+        seed: Its own seed.
+        pixels: SHA-256 of its pixels as they were.
+    """
+
+    recipe: Recipe
+    rank: int
+    seed: int
+    pixels: str
+
+
+def read_remake(path: Path, rank: int) -> Remake:
+    """Candidate number `rank` (1 = best) of a result.json.
+
+    Raises:
+        SearchError: The file cannot be read, is no result of a run, or has no such candidate.
+    """
+    data = _read(path)
+    try:
+        rows = {int(row["rank"]): row for row in data["candidates"]}
+        known = {field.name for field in fields(Recipe)}
+        recipe = Recipe(**{key: value for key, value in data["recipe"].items() if key in known})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SearchError(
+            f"{path} is not a result.json of generate-best ({error!r}); give the file of a run."
+        ) from error
+    if rank not in rows:
+        raise SearchError(f"{path} has no candidate {rank}; its candidates are 1 (best) to {len(rows)}.")
+    return Remake(recipe, rank, int(rows[rank]["seed"]), str(rows[rank]["pixels"]))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SearchError(f"{path} cannot be read ({error.strerror}); give the result.json of a run.") from error
+    except ValueError as error:
+        raise SearchError(f"{path} is not JSON ({error}); give the result.json of a run.") from error
+    if not isinstance(data, dict):
+        raise SearchError(f"{path} is not a result.json of generate-best; give the file of a run.")
+    return data

@@ -1,0 +1,85 @@
+"""Drain a search under a budget: scored populations come in, finished candidates go out as they are made."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from bon_search.errors import BudgetExceeded
+from bon_search.result import Candidate, SearchResult, ranked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from PIL import Image
+    from torch import Tensor
+
+    from bon_search.critic import PictureCritic
+    from bon_search.ledger import Ledger
+    from bon_search.result import Recipe
+    from bon_search.search import Scored
+    from pipelines import Particles
+
+
+class Run:
+    """One search under way: iterate over it for finished candidates, read `result` at any time.
+
+    A used-up budget ends the iteration quietly. If the reward fails on finished pictures, these are given out
+    without a score (NaN) before the error goes on, so that nothing made is lost.
+
+    Args:
+        search: Yields populations; those at step `recipe.steps` are finished.
+        critic: The critic that the search uses; holds the pictures.
+        ledger: Where both enter what they spend; tells a progress bar (`ledger.on_nfe`).
+        recipe: How the run can be repeated.
+    """
+
+    def __init__(self, search: Iterator[Scored], critic: PictureCritic, ledger: Ledger, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.ledger = ledger
+        self._search = search
+        self._critic = critic
+        self._finished: list[Candidate] = []
+        self._shown: Particles | None = None
+
+    def __iter__(self) -> Iterator[Candidate]:
+        for candidate in self._candidates():
+            self._finished.append(candidate)
+            yield candidate
+
+    @property
+    def result(self) -> SearchResult:
+        """What is finished so far, ranked."""
+        return SearchResult(ranked(self._finished), self.ledger.spent, self.recipe)
+
+    def _candidates(self) -> Iterator[Candidate]:
+        try:
+            for scored in self._search:
+                self._shown = scored.particles
+                if self._shown.step == self.recipe.steps:
+                    images = self._critic.images(self._shown)
+                    yield from _pair(self._shown, images, scored.scores.tolist())
+        except BudgetExceeded:
+            yield from self._unscored()
+        except ValueError:
+            yield from self._unscored()
+            raise
+
+    def _unscored(self) -> Iterator[Candidate]:
+        """Finished pictures on which the reward failed."""
+        last = self._critic.last_look
+        if last is not None and last[0] is not self._shown and last[0].step == self.recipe.steps:
+            yield from _pair(last[0], last[1], [math.nan] * len(last[0]))
+
+
+def _pair(particles: Particles, images: Tensor, scores: list[float]) -> Iterator[Candidate]:
+    for image, stream, score in zip(images, particles.streams, scores, strict=True):
+        frames = image if image.ndim == 4 else image[None]
+        yield Candidate(tuple(to_pil(frame) for frame in frames), stream, score)
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """A picture (3, H, W) in [0, 1] as PIL, rounded to 8 bits as diffusers rounds it."""
+    from PIL import Image
+
+    return Image.fromarray((image.permute(1, 2, 0) * 255).round().byte().cpu().numpy())

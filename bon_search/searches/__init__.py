@@ -1,0 +1,1 @@
+"""One search a file, each a generator over the four verbs of a sampler."""

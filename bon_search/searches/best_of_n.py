@@ -1,0 +1,29 @@
+"""Best-of-N: finish n independent noises and let the reward choose (random search).
+
+References:
+    Ma et al., "Inference-Time Scaling for Diffusion Models beyond Scaling Denoising Steps", 2025, section 3
+    (arXiv 2501.09732).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bon_search.search import Critic, Scored, seeds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipelines import Sampler
+
+__references__ = ("arXiv:2501.09732",)
+
+
+def best_of_n(
+    sampler: Sampler, critic: Critic, *, n: int, seed: int = 0, batch_size: int | None = None
+) -> Iterator[Scored]:
+    """Finish and score n candidates, `batch_size` at a time (all at once when None); cost: n · K NFE, n rewards."""
+    wanted, width = seeds(seed, n), batch_size or n
+    for start in range(0, n, width):
+        particles = sampler.advance(sampler.init(wanted[start : start + width]), to=sampler.steps)
+        yield Scored(particles, critic(particles))
