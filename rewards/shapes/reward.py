@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rewards.base import ImagesLike, as_images
-from rewards.errors import RewardError
+from rewards.base import ImagesLike, Scores, as_images, check_prompts
+from rewards.errors import ImageError
 from rewards.shapes.captions import Spec, parse
 from rewards.shapes.detector import Floats
 from rewards.shapes.scenes import SIZE
@@ -29,11 +29,12 @@ class ShapesReward:
     name = "shapes"
     absolute = True
 
-    def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Tensor:
+    def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
         """Scores of N pictures against their prompts, (N,) float32.
 
         Raises:
-            RewardError: a prompt outside the grammar, or pictures that are not square.
+            UnknownPromptError: a prompt outside the grammar.
+            ImageError: pictures that are not square.
         """
         verdicts = self.verdicts(images, prompts)
         return torch.tensor([reward_of(verdict) for verdict in verdicts], dtype=torch.float32)
@@ -42,7 +43,7 @@ class ShapesReward:
         """The verdicts behind the scores, with what was found and why a picture fails."""
         tensor = as_images(images)  # (N, 3, H, W)
         if len(prompts) != len(tensor):
-            raise RewardError(
+            raise ImageError(
                 f"Got {len(tensor)} images and {len(prompts)} prompts; expected one prompt for each image."
             )
         known: dict[str, Spec] = {prompt: parse(prompt) for prompt in dict.fromkeys(prompts)}
@@ -58,11 +59,11 @@ def to_pixels(images: Tensor) -> Floats:
     """Pictures as the verifier takes them: (N, 3, H, H) in [0, 1] to (N, 64, 64, 3).
 
     Raises:
-        RewardError: the pictures are not square.
+        ImageError: the pictures are not square.
     """
     height, width = images.shape[-2:]
     if height != width:
-        raise RewardError(
+        raise ImageError(
             f"The shapes reward measures shapes, so it needs square pictures; got {height} x {width}, expected "
             f"{SIZE} x {SIZE}. Make them with equal height and width, or crop them first."
         )
