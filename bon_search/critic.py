@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -44,18 +45,33 @@ class PictureCritic:
         self._last: tuple[Particles, Tensor] | None = None
 
     def __call__(self, particles: Particles) -> Tensor:
-        """Scores of the particles' pictures (previews, if unfinished); shape (N,)."""
+        """Scores of the particles' pictures (previews, if unfinished); shape (N,).
+
+        Raises:
+            RewardError: The reward fails, or gives a score that is not finite.
+        """
         looks = _looks(self.images(particles))
         self._ledger.reserve(Cost(rewards=len(particles) * len(looks)))
         with self._scope(len(particles)):
             scores = [self._reward(images, [self._prompt] * len(particles)) for images in looks]
-        return sum(scores[1:], scores[0]) / len(looks)
+        return self._finite(sum(scores[1:], scores[0]) / len(looks), particles)
 
     def images(self, particles: Particles) -> Tensor:
         """Pictures (N, 3, H, W) or videos (N, F, 3, H, W) in [0, 1]; those of the last look are not decoded again."""
         if self._last is None or self._last[0] is not particles:
             self._last = (particles, self._sampler.decode(particles))
         return self._last[1]
+
+    def _finite(self, scores: Tensor, particles: Particles) -> Tensor:
+        from rewards.errors import ScoreError
+
+        for score, stream in zip(scores.tolist(), particles.streams, strict=True):
+            if not math.isfinite(score):
+                raise ScoreError(
+                    f"The reward {self._reward.name} gave {score} for the candidate of seed {stream}; look at its "
+                    "picture, or run the reward in float32."
+                )
+        return scores
 
     @property
     def last_look(self) -> tuple[Particles, Tensor] | None:

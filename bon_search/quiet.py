@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def quiet_libraries() -> None:
-    """Show only errors of diffusers and transformers, and no progress bars but ours; commands call it, imports never."""
+    """Show only errors of diffusers and transformers, and no progress bars but ours; never at import."""
     import diffusers.utils.logging
     import transformers.utils.logging
 

@@ -1,0 +1,60 @@
+"""The ledger: sums are exact, a budget is never overshot."""
+
+import math
+
+import pytest
+from bon_search.errors import BudgetExceeded
+from bon_search.ledger import Cost, Ledger, MeteredSampler
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.bon_search.toy import standard_normal
+
+costs = st.builds(Cost, nfe=st.integers(0, 50), rewards=st.integers(0, 50), decodes=st.integers(0, 50))
+
+
+@given(st.lists(costs, max_size=8))
+def test_spent_is_the_sum_of_what_was_reserved(moves: list[Cost]) -> None:
+    ledger = Ledger()
+    for move in moves:
+        ledger.reserve(move)
+    spent = ledger.spent
+    assert (spent.nfe, spent.rewards, spent.decodes) == (
+        sum(move.nfe for move in moves),
+        sum(move.rewards for move in moves),
+        sum(move.decodes for move in moves),
+    )
+
+
+@given(st.lists(costs, max_size=8), st.integers(0, 100))
+def test_no_sequence_of_moves_overshoots(moves: list[Cost], limit: int) -> None:
+    ledger = Ledger(Cost.at_most(nfe=limit))
+    for move in moves:
+        before = ledger.spent.nfe
+        if before + move.nfe > limit:
+            with pytest.raises(BudgetExceeded, match=rf"beyond the budget of {limit}\b"):
+                ledger.reserve(move)
+            assert ledger.spent.nfe == before
+        else:
+            ledger.reserve(move)
+    assert ledger.spent.nfe <= limit
+
+
+def test_time_is_a_budget_too() -> None:
+    with pytest.raises(BudgetExceeded, match="seconds"):
+        Ledger(Cost.at_most(seconds=0)).reserve(Cost())
+
+
+def test_an_unnamed_limit_is_none() -> None:
+    assert Cost.at_most(nfe=3) == Cost(3, math.inf, math.inf, math.inf)
+
+
+def test_the_metered_sampler_counts_what_the_formula_says_and_changes_nothing() -> None:
+    ledger, seen = Ledger(), []
+    ledger.on_nfe = seen.append
+    plain, metered = standard_normal(), MeteredSampler(standard_normal(), ledger)
+    middle = metered.advance(metered.init([3, 4, 5]), 1)
+    end = metered.advance(middle, 4)
+    metered.decode(metered.renoise(end, 2, seed=0))
+    assert (ledger.spent.nfe, ledger.spent.decodes, seen) == (3 * 4, 3, [3, 9])
+    assert end.latents.equal(plain.advance(plain.init([3, 4, 5]), 4).latents)

@@ -1,0 +1,56 @@
+"""A run gives out candidates as they are finished, and loses none when something fails."""
+
+import math
+
+import pytest
+from bon_search.ledger import Cost
+from bon_search.result import Candidate, ranked
+from bon_search.run import to_pil
+
+from rewards.errors import RewardError
+from tests.bon_search.toy import STEPS, Brightness, toy_run
+
+
+def test_cost_and_ranking_of_a_plain_run() -> None:
+    run = toy_run(6, batch_size=4)
+    made = list(run)
+    assert [candidate.seed for candidate in made] == [0, 1, 2, 3, 4, 5]
+    scores = [candidate.score for candidate in run.result.candidates]
+    assert scores == sorted(scores, reverse=True)
+    assert run.result.best.score == max(candidate.score for candidate in made)
+    cost = run.result.cost
+    assert (cost.nfe, cost.decodes, cost.rewards) == (6 * STEPS, 6, 6)  # each picture is decoded once
+
+
+def test_a_budget_ends_the_run_with_what_is_finished() -> None:
+    run = toy_run(6, batch_size=2, budget=Cost.at_most(nfe=4 * STEPS + 1))
+    assert [candidate.seed for candidate in run] == [0, 1, 2, 3]
+    assert run.result.cost.nfe == 4 * STEPS
+
+
+def test_pictures_on_which_the_reward_failed_are_kept_without_a_score() -> None:
+    run, seen = toy_run(6, batch_size=2, reward=Brightness(broken=2)), []
+    with pytest.raises(RewardError, match=r"toy-brightness.*seed 2"):
+        seen.extend(run)
+    result = run.result
+    assert [candidate.seed for candidate in result.candidates][:2] in ([0, 1], [1, 0])
+    assert [candidate.seed for candidate in result.candidates][2:] == [2, 3]
+    assert all(math.isnan(candidate.score) for candidate in result.candidates[2:])
+    assert not math.isnan(result.best.score)
+
+
+def test_ties_go_to_the_first_and_nan_never_wins() -> None:
+    import torch
+
+    frames = (to_pil(torch.zeros(3, 1, 1)),)
+    made = [Candidate(frames, seed, score) for seed, score in enumerate([math.nan, 1.0, 2.0, 2.0, -math.inf])]
+    assert [candidate.seed for candidate in ranked(made)] == [2, 3, 1, 4, 0]
+
+
+def test_rounding_to_8_bits_is_that_of_diffusers() -> None:
+    import torch
+    from diffusers.image_processor import VaeImageProcessor
+
+    image = torch.rand(1, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    (theirs,) = VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(image))
+    assert to_pil(image[0]).tobytes() == theirs.tobytes()
