@@ -1,4 +1,4 @@
-"""Training data of the embedded text-to-image model: rendered scenes, kept as latents, and true sentences, drawn anew."""
+"""Training data of the embedded text-to-image model: rendered scenes kept as latents, and sentences drawn anew."""
 
 from collections.abc import Sequence
 from pathlib import Path

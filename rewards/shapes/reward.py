@@ -42,10 +42,7 @@ class ShapesReward:
     def verdicts(self, images: ImagesLike, prompts: Sequence[str]) -> tuple[Verdict, ...]:
         """The verdicts behind the scores, with what was found and why a picture fails."""
         tensor = as_images(images)  # (N, 3, H, W)
-        if len(prompts) != len(tensor):
-            raise ImageError(
-                f"Got {len(tensor)} images and {len(prompts)} prompts; expected one prompt for each image."
-            )
+        check_prompts(tensor, prompts)
         known: dict[str, Spec] = {prompt: parse(prompt) for prompt in dict.fromkeys(prompts)}
         return verify_batch(to_pixels(tensor), [known[prompt] for prompt in prompts])
 
