@@ -209,7 +209,7 @@ def _drain(run: Run, folder: RunFolder) -> int:
     from bon_search.progress import Progress
 
     with Progress(run.recipe.n * run.recipe.steps, run.recipe.n) as bar:
-        run.ledger.on_nfe = bar.spent
+        run.on_nfe = bar.spent
         try:
             for candidate in run:
                 folder.add(candidate, run.recipe)
@@ -228,10 +228,9 @@ def _drain(run: Run, folder: RunFolder) -> int:
 
 def _plan(run: Run, arguments: argparse.Namespace) -> str:
     recipe = run.recipe
-    nfe = recipe.n * recipe.steps
     return (
-        f"{recipe.prompt!r}: {recipe.n} candidates × {recipe.steps} steps = {nfe} NFE"
-        f" ({nfe * recipe.networks} network evaluations), {recipe.n} decodes, {recipe.n} reward calls;"
+        f"{recipe.prompt!r}: {recipe.n} candidates × {recipe.steps} steps = {recipe.n * recipe.steps} NFE, "
+        f"{recipe.n} decodes, {recipe.n} reward calls;"
         f" {recipe.model} on {recipe.device}, {recipe.reward}"
     )
 

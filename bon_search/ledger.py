@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from bon_search.errors import BudgetExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from torch import Tensor
 
@@ -54,14 +54,10 @@ class Ledger:
     Args:
         budget: Limits that are never overshot (`Cost.at_most`). Seconds are checked against the clock before each
             move; how long the move itself will take cannot be known.
-
-    Attributes:
-        on_nfe: Called with the number of NFE just done; set it to a progress bar's `update`.
     """
 
     def __init__(self, budget: Cost | None = None) -> None:
         self.budget = budget or Cost.at_most()
-        self.on_nfe: Callable[[int], object] = lambda nfe: None
         self._spent = Cost()
         self._start = time.perf_counter()
 
@@ -105,11 +101,8 @@ class MeteredSampler:
 
     def advance(self, particles: Particles, to: int) -> Particles:
         """Denoise to step `to`; (to - step) NFE per particle."""
-        nfe = len(particles) * (to - particles.step)
-        self._ledger.reserve(Cost(nfe=nfe))
-        moved = self._sampler.advance(particles, to)
-        self._ledger.on_nfe(nfe)
-        return moved
+        self._ledger.reserve(Cost(nfe=len(particles) * (to - particles.step)))
+        return self._sampler.advance(particles, to)
 
     def renoise(self, particles: Particles, to: int, seed: int) -> Particles:
         """Go back to step `to` by the forward kernel; free."""

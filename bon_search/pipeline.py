@@ -13,6 +13,8 @@ from bon_search.searches.best_of_n import best_of_n
 from bon_search.versions import versions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pipelines import DiffusersSampler
     from rewards import Reward
 
@@ -125,15 +127,24 @@ class BestOfNPipeline:
 
         if not prompt.strip():
             raise SearchError("The prompt is empty; say what the picture should show.")
-        sampler = self.sampler(prompt, steps=steps, **call)
+        sampler = self.sampler(prompt, steps=steps, on_nfe=lambda nfe: run.on_nfe(nfe), **call)
         ledger = Ledger(budget)
         metered = MeteredSampler(sampler, ledger)
         scope = {"scope": batch_invariant} if self.batch_invariant else {}
         critic = PictureCritic(metered, self.reward, prompt, ledger, **scope)
         search = best_of_n(metered, critic, n=n, seed=seed, batch_size=self.batch_size)
-        return Run(search, critic, ledger, self._recipe(sampler, prompt, n, seed))
+        recipe = self._recipe(sampler, prompt, n, seed)
+        run = Run(search, critic, ledger, recipe, lambda: sampler.evaluations_per_nfe)
+        return run
 
-    def sampler(self, prompt: str, *, steps: int | None = None, **call: Setting) -> DiffusersSampler:
+    def sampler(
+        self,
+        prompt: str,
+        *,
+        steps: int | None = None,
+        on_nfe: Callable[[int], object] = lambda nfe: None,
+        **call: Setting,
+    ) -> DiffusersSampler:
         """The sampler that a run with these arguments uses."""
         from pipelines import DiffusersSampler, default_call
 
@@ -146,6 +157,7 @@ class BestOfNPipeline:
             prompt=prompt,
             batch_size=self.batch_size,
             batch_invariant=self.batch_invariant,
+            on_nfe=on_nfe,
             **arguments,
         )
 
@@ -169,7 +181,6 @@ class BestOfNPipeline:
             lora=self.lora,
             dtype=str(self.pipe.dtype).removeprefix("torch."),
             device=str(self.pipe.device),
-            networks=sampler.networks,
             versions=versions(),
         )
 

@@ -66,7 +66,6 @@ class Recipe:
         lora: LoRA weights on top of the model, if any.
         dtype: Number format of the weights.
         device: Where the run took place.
-        networks: Network evaluations per NFE (2 with classifier-free guidance).
         versions: Versions of the libraries that took part.
     """
 
@@ -86,7 +85,6 @@ class Recipe:
     lora: str | None
     dtype: str
     device: str
-    networks: int
     versions: dict[str, str] = field(default_factory=dict)
 
 
@@ -98,11 +96,13 @@ class SearchResult:
         candidates: Best first; ties in the order in which they were made.
         cost: What was spent.
         recipe: How to make them again.
+        evaluations_per_nfe: Network evaluations that one NFE took: 2 where guidance doubles them.
     """
 
     candidates: tuple[Candidate, ...]
     cost: Cost
     recipe: Recipe
+    evaluations_per_nfe: float = 1.0
 
     @property
     def best(self) -> Candidate:

@@ -9,7 +9,7 @@ from bon_search.errors import BudgetExceeded
 from bon_search.result import Candidate, SearchResult, ranked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from PIL import Image
     from torch import Tensor
@@ -30,13 +30,26 @@ class Run:
     Args:
         search: Yields populations; those at step `recipe.steps` are finished.
         critic: The critic that the search uses; holds the pictures.
-        ledger: Where both enter what they spend; tells a progress bar (`ledger.on_nfe`).
+        ledger: Where both enter what they spend.
         recipe: How the run can be repeated.
+        evaluations_per_nfe: Asked at the end for the network evaluations that one NFE took (2 under guidance).
+
+    Attributes:
+        on_nfe: Called with the number of NFE just done; set it to the `update` of a progress bar.
     """
 
-    def __init__(self, search: Iterator[Scored], critic: PictureCritic, ledger: Ledger, recipe: Recipe) -> None:
+    def __init__(
+        self,
+        search: Iterator[Scored],
+        critic: PictureCritic,
+        ledger: Ledger,
+        recipe: Recipe,
+        evaluations_per_nfe: Callable[[], float] = lambda: 1.0,
+    ) -> None:
         self.recipe = recipe
-        self.ledger = ledger
+        self.on_nfe: Callable[[int], object] = lambda nfe: None
+        self._ledger = ledger
+        self._evaluations_per_nfe = evaluations_per_nfe
         self._search = search
         self._critic = critic
         self._finished: list[Candidate] = []
@@ -50,7 +63,7 @@ class Run:
     @property
     def result(self) -> SearchResult:
         """What is finished so far, ranked."""
-        return SearchResult(ranked(self._finished), self.ledger.spent, self.recipe)
+        return SearchResult(ranked(self._finished), self._ledger.spent, self.recipe, self._evaluations_per_nfe())
 
     def _candidates(self) -> Iterator[Candidate]:
         try:

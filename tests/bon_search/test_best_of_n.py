@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from bon_search.errors import SearchError
-from bon_search.search import MAX_SEED, seeds
-from bon_search.searches.best_of_n import best_of_n
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bon_search.errors import SearchError
+from bon_search.search import MAX_SEED, seeds
+from bon_search.searches.best_of_n import best_of_n
 from tests.bon_search.toy import STEPS, first_coordinate, standard_normal
 
 
@@ -31,7 +31,9 @@ def test_the_best_of_n_is_the_known_order_statistic() -> None:
     assert best.mean().item() == pytest.approx(1.7660, abs=4 * 0.5 / math.sqrt(groups))  # sd of the maximum: 0.54
 
 
-@pytest.mark.parametrize(("seed", "n", "cure"), [(0, 0, "at least 1"), (-1, 4, "non-negative"), (MAX_SEED, 2, "smaller")])
+@pytest.mark.parametrize(
+    ("seed", "n", "cure"), [(0, 0, "at least 1"), (-1, 4, "non-negative"), (MAX_SEED, 2, "smaller")]
+)
 def test_seeds_outside_their_range_are_refused_with_the_cure(seed: int, n: int, cure: str) -> None:
     with pytest.raises(SearchError, match=cure):
         seeds(seed, n)

@@ -6,14 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageColor
+
 from bon_search import files
 from bon_search.errors import SearchError
 from bon_search.files import RunFolder, encoded, slug
 from bon_search.recipe import read_remake
 from bon_search.result import Candidate, Recipe, SearchResult
 from bon_search.sheet import CELL, GAP, GOLD, contact_sheet
-from PIL import Image, ImageColor
-
 from tests.bon_search.toy import recipe, toy_run
 
 
@@ -83,7 +83,11 @@ def test_an_independent_reader_finds_prompt_and_settings(tmp_path: Path) -> None
     assert [prompt.value for prompt in info.prompts] == ["a red circle, left of a square"]
     assert [prompt.value for prompt in info.negative_prompts] == ["blur"]
     (sampler,) = info.samplers
-    assert (sampler.name, str(sampler.parameters["steps"]), str(sampler.parameters["cfg_scale"])) == ("DDIM", "4", "3.5")
+    assert (sampler.name, str(sampler.parameters["steps"]), str(sampler.parameters["cfg_scale"])) == (
+        "DDIM",
+        "4",
+        "3.5",
+    )
     assert int(str(sampler.parameters["seed"])) == 7
 
 

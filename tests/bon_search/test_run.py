@@ -3,10 +3,10 @@
 import math
 
 import pytest
+
 from bon_search.ledger import Cost
 from bon_search.result import Candidate, ranked
 from bon_search.run import to_pil
-
 from rewards.errors import RewardError
 from tests.bon_search.toy import STEPS, Brightness, toy_run
 

@@ -1,12 +1,12 @@
 """A sampler whose law is known, and critics on it: what the tests of searches stand on."""
 
+from torch import Tensor
+
 from bon_search.critic import PictureCritic
 from bon_search.ledger import Cost, Ledger, MeteredSampler
 from bon_search.result import Recipe
 from bon_search.run import Run
 from bon_search.searches.best_of_n import best_of_n
-from torch import Tensor
-
 from pipelines.gaussian import GaussianMixtureSampler
 from pipelines.particles import Particles
 
@@ -59,13 +59,14 @@ def recipe(n: int, steps: int = STEPS, **changes: object) -> Recipe:
         "lora": None,
         "dtype": "float32",
         "device": "cpu",
-        "networks": 1,
         "versions": {"bon-search": "0.1.0"},
     }
     return Recipe(**(known | changes))  # type: ignore[arg-type]
 
 
-def toy_run(n: int, *, batch_size: int | None = None, budget: Cost | None = None, reward: Brightness | None = None) -> Run:
+def toy_run(
+    n: int, *, batch_size: int | None = None, budget: Cost | None = None, reward: Brightness | None = None
+) -> Run:
     """Best-of-N on the toy, metered."""
     ledger = Ledger(budget)
     sampler = MeteredSampler(standard_normal(), ledger)
