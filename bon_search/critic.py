@@ -35,13 +35,13 @@ class PictureCritic:
         reward: Reward,
         prompt: str,
         ledger: Ledger,
-        scope: Callable[[int], AbstractContextManager[object]] = lambda n: nullcontext(),
+        scope: Callable[[int], AbstractContextManager[object]] | None = None,
     ) -> None:
         self._sampler = sampler
         self._reward = reward
         self._prompt = prompt
         self._ledger = ledger
-        self._scope = scope
+        self._scope = scope or (lambda n: nullcontext())
         self._last: tuple[Particles, Tensor] | None = None
 
     def __call__(self, particles: Particles) -> Tensor:

@@ -130,8 +130,7 @@ class BestOfNPipeline:
         sampler = self.sampler(prompt, steps=steps, on_nfe=lambda nfe: run.on_nfe(nfe), **call)
         ledger = Ledger(budget)
         metered = MeteredSampler(sampler, ledger)
-        scope = {"scope": batch_invariant} if self.batch_invariant else {}
-        critic = PictureCritic(metered, self.reward, prompt, ledger, **scope)
+        critic = PictureCritic(metered, self.reward, prompt, ledger, batch_invariant if self.batch_invariant else None)
         search = best_of_n(metered, critic, n=n, seed=seed, batch_size=self.batch_size)
         recipe = self._recipe(sampler, prompt, n, seed)
         run = Run(search, critic, ledger, recipe, lambda: sampler.evaluations_per_nfe)

@@ -49,7 +49,7 @@ def test_a_run_is_never_overwritten(result: SearchResult, tmp_path: Path) -> Non
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(SearchError, match="cannot be written .*--out"):
+    with pytest.raises(SearchError, match=r"cannot be written .*--out"):
         RunFolder.create(tmp_path / "file" / "run")
 
 
