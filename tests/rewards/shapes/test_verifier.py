@@ -1,5 +1,6 @@
 """The verifier and its reward: true pictures pass, false ones fail, for reasons that are known."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
@@ -11,23 +12,23 @@ from PIL import Image
 from rewards.errors import ImageError
 from rewards.shapes import ALL_SKILLS, parse
 from rewards.shapes.captions import COLORS, SHAPES, UnknownPromptError
-from rewards.shapes.detector import detect
+from rewards.shapes.detector import Floats, detect
 from rewards.shapes.render import render
 from rewards.shapes.reward import ShapesReward
 from rewards.shapes.scenes import Scene, Thing, prompt_set, random_scene, scene_for, true_spec
-from rewards.shapes.verifier import verify_batch
+from rewards.shapes.verifier import Verdict, verify_batch
 
 
-def pictures(scenes, seed=0):
+def pictures(scenes: Sequence[Scene], seed: int = 0) -> Floats:
     rng = Random(seed)
     return np.stack([render(scene, rng) for scene in scenes]).astype(np.float32) / np.float32(255)
 
 
-def scene(*things):
+def scene(*things: Thing) -> Scene:
     return Scene("two", tuple(things))
 
 
-def verdict(prompt, *things):
+def verdict(prompt: str, *things: Thing) -> Verdict:
     return verify_batch(pictures([scene(*things)]), [parse(prompt)])[0]
 
 
@@ -35,7 +36,7 @@ RED_LEFT = Thing("circle", "red", 16, 32, 10)
 BLUE_RIGHT = Thing("square", "blue", 46, 34, 10)
 
 
-def test_true_pictures_pass_and_everything_in_them_is_found():
+def test_true_pictures_pass_and_everything_in_them_is_found() -> None:
     rng = Random(1)
     scenes = [random_scene(rng) for _ in range(300)]
     specs = [true_spec(one, rng) for one in scenes]
@@ -48,7 +49,7 @@ def test_true_pictures_pass_and_everything_in_them_is_found():
 
 
 @pytest.mark.parametrize("skill", ALL_SKILLS)
-def test_a_picture_of_something_else_fails(skill):
+def test_a_picture_of_something_else_fails(skill: str) -> None:
     """One wrong shape, one wrong colour, and one missing thing, for each of 40 sentences."""
     rng = Random(skill)
     specs = prompt_set(40, seed=7, skills=[skill])
@@ -78,17 +79,17 @@ def test_a_picture_of_something_else_fails(skill):
         ("a red circle left of a red square", False),
     ],
 )
-def test_relations(prompt, correct):
+def test_relations(prompt: str, correct: bool) -> None:
     assert verdict(prompt, RED_LEFT, BLUE_RIGHT).correct is correct
 
 
 @pytest.mark.parametrize(("number", "expected"), [(1, False), (2, False), (3, True), (4, False)])
-def test_counts_are_exact(number, expected):
+def test_counts_are_exact(number: int, expected: bool) -> None:
     stars = [Thing("star", "green", x, y, 8) for x, y in [(14, 14), (50, 14), (14, 50), (50, 50)][:number]]
     assert verdict("three green stars", *stars).correct is expected
 
 
-def test_other_things_are_allowed_but_not_strict():
+def test_other_things_are_allowed_but_not_strict() -> None:
     both = verdict("a red circle", RED_LEFT, BLUE_RIGHT)
     alone = verdict("a red circle", RED_LEFT)
     assert (both.correct, both.strict) == (True, False)
@@ -96,13 +97,13 @@ def test_other_things_are_allowed_but_not_strict():
     assert alone.score > both.score
 
 
-def test_one_object_cannot_stand_for_two_nouns():
+def test_one_object_cannot_stand_for_two_nouns() -> None:
     prompt = "a red circle and a red circle"
     assert verdict(prompt, RED_LEFT).reason == "one object stands for two nouns"
     assert verdict(prompt, RED_LEFT, replace(RED_LEFT, x=46)).strict
 
 
-def test_the_score_grows_with_what_is_right():
+def test_the_score_grows_with_what_is_right() -> None:
     prompt = "a red circle left of a blue square"
     nothing = verdict(prompt)
     half = verdict(prompt, RED_LEFT)
@@ -112,7 +113,7 @@ def test_the_score_grows_with_what_is_right():
     assert wrong_side.reason == "circle not left of square"
 
 
-def test_batches_equal_single_pictures_even_when_blurred_and_noisy():
+def test_batches_equal_single_pictures_even_when_blurred_and_noisy() -> None:
     rng = Random(5)
     scenes = [random_scene(rng) for _ in range(40)]
     noise = np.random.default_rng(0).normal(0, 0.08, (40, 64, 64, 3)).astype(np.float32)
@@ -120,7 +121,7 @@ def test_batches_equal_single_pictures_even_when_blurred_and_noisy():
     assert detect(images) == tuple(detect(image[None])[0] for image in images)
 
 
-def test_components_are_found_whatever_their_form():
+def test_components_are_found_whatever_their_form() -> None:
     """A spiral one pixel wide is one component; its arms touch nowhere."""
     spiral = np.zeros((64, 64), bool)
     for k in range(0, 28, 4):
@@ -134,7 +135,7 @@ def test_components_are_found_whatever_their_form():
     assert [(one.color, one.area) for one in found] == [("red", int(spiral.sum()))]
 
 
-def test_the_reward_puts_passes_first_and_takes_all_forms_of_pictures():
+def test_the_reward_puts_passes_first_and_takes_all_forms_of_pictures() -> None:
     reward = ShapesReward()
     bytes_ = np.stack([render(scene(*things), Random(0)) for things in [(RED_LEFT,), (RED_LEFT, BLUE_RIGHT), ()]])
     prompts = ["a red circle left of a blue square"] * 3
@@ -149,7 +150,7 @@ def test_the_reward_puts_passes_first_and_takes_all_forms_of_pictures():
     assert torch.equal(torch.cat(one_by_one), scores)
 
 
-def test_larger_square_pictures_are_resized_and_others_refused():
+def test_larger_square_pictures_are_resized_and_others_refused() -> None:
     reward = ShapesReward()
     image = torch.from_numpy(pictures([scene(RED_LEFT, BLUE_RIGHT)])).permute(0, 3, 1, 2)
     large = torch.nn.functional.interpolate(image, (256, 256), mode="bicubic").clamp(0, 1)
@@ -158,6 +159,6 @@ def test_larger_square_pictures_are_resized_and_others_refused():
         reward(image[..., :32], ["a red circle"])
 
 
-def test_prompts_outside_the_grammar_are_refused():
+def test_prompts_outside_the_grammar_are_refused() -> None:
     with pytest.raises(UnknownPromptError, match="'dragon'"):
         ShapesReward()(torch.zeros(1, 3, 64, 64), ["a dragon"])
