@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from random import Random
 from typing import Literal
 
@@ -101,9 +102,12 @@ def prompt_set(
     specs: list[Spec] = []
     for skill in skills:
         rng = Random(f"{seed}-{skill}-{split}")
-        drawn = [random_spec(rng, skill, split) for _ in range(50 * per_skill)]
-        distinct = list(dict.fromkeys(drawn))
-        specs += (distinct * per_skill)[:per_skill] if len(distinct) < per_skill else distinct[:per_skill]
+        distinct: dict[Spec, None] = {}
+        for _ in range(50 * per_skill):
+            distinct[random_spec(rng, skill, split)] = None
+            if len(distinct) == per_skill:
+                break
+        specs += islice(cycle(distinct), per_skill)
     return tuple(specs)
 
 

@@ -38,7 +38,7 @@ BLUE_RIGHT = Thing("square", "blue", 46, 34, 10)
 
 def test_true_pictures_pass_and_everything_in_them_is_found() -> None:
     rng = Random(1)
-    scenes = [random_scene(rng) for _ in range(300)]
+    scenes = [random_scene(rng) for _ in range(150)]
     specs = [true_spec(one, rng) for one in scenes]
     images = pictures(scenes)
     verdicts = verify_batch(images, specs)
