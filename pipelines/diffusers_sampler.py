@@ -1,0 +1,201 @@
+"""Any stock text-to-image pipeline as a sampler that one can stop, look at, branch and resume.
+
+The pipeline's own `__call__` runs unchanged. Only its scheduler is replaced, for the call, by a windowed one:
+
+    init      the empty window [0, 0), output latents: the pipeline makes its own noise, packing and scaling
+    advance   the window [a, b), latents in, latents out
+    decode    the empty window [K, K), latents in, pixels out
+
+so nothing here knows a model family.
+"""
+
+import copy
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipelines.batch_invariant import batch_invariant as invariant_to_batch
+from pipelines.conditioning import remember_prompts
+from pipelines.errors import NotFinite, PipelineError
+from pipelines.evaluations import Evaluations
+from pipelines.microbatch import MicroBatches
+from pipelines.noise import check_seeds, derive, generators, step_noise
+from pipelines.options import Options
+from pipelines.particles import Particles
+from pipelines.sampler import Images
+from pipelines.schedule import NoiseSchedule, check_position
+from pipelines.window import Window, windowed
+
+
+class DiffusersSampler:
+    """A stock diffusers pipeline, bound to one prompt, as a `Sampler`.
+
+    Args:
+        pipe: any text-to-image (or text-to-video) pipeline; it is not changed.
+        steps: K, at least 1.
+        prompt: the text.
+        batch_size: at most so many particles in one call of the model; all of them by default. Halved, and kept
+            halved, when memory runs out.
+        preview_decoder: a small decoder (`AutoencoderTiny`) that replaces the VAE for unfinished particles.
+        batch_invariant: make every particle's numbers the same to the bit whatever its batch; see
+            `pipelines.batch_invariant`. By default a batch equals the stock pipeline's batch.
+        **call: options of the pipeline's own call, such as `guidance_scale`, `negative_prompt`, `height`, `width`.
+
+    Raises:
+        PipelineError: an option that the pipeline does not have, or that the sampler itself must set.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,  # noqa: ANN401 - diffusers has no types
+        *,
+        steps: int,
+        prompt: str,
+        batch_size: int | None = None,
+        preview_decoder: torch.nn.Module | None = None,
+        batch_invariant: bool = False,
+        **call: object,
+    ) -> None:
+        if steps < 1:
+            raise PipelineError(f"`steps` must be at least 1, but is {steps}.")
+        self.steps, self.prompt = steps, prompt
+        self.preview_decoder, self.batch_invariant = preview_decoder, batch_invariant
+        self._options = Options(pipe, prompt, call)
+        self._batches = MicroBatches(batch_size)
+        self._evaluations = Evaluations(pipe)
+        self._scheduler = copy.deepcopy(pipe.scheduler)
+        self._pipe = _private_copy(pipe)
+        self._decoder = getattr(pipe, "vae", None)
+        self._schedule: NoiseSchedule | None = None
+        self._size_checked = False
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The noise levels (alpha_k, sigma_k) of this run, k = 0..K."""
+        if self._schedule is None:
+            self.init([0])
+        assert self._schedule is not None
+        return self._schedule
+
+    @property
+    def evaluations_per_nfe(self) -> float:
+        """Rows that the network computed per particle and step so far: 2 where guidance doubles it; 1 before any."""
+        return self._evaluations.per_nfe
+
+    def init(self, seeds: Sequence[int]) -> Particles:
+        """Pure noise at step 0, as the stock pipeline draws it for each seed; 0 NFE.
+
+        Raises:
+            PipelineError: no or bad seeds, or a call that the pipeline refuses.
+            UnsupportedScheduler: the scheduler cannot be run in windows.
+            UnsupportedSize: the model cannot make pictures of the size asked for.
+        """
+        streams = check_seeds(seeds)
+        parts = self._batches.run(len(streams), lambda rows: self._init(streams[rows]))
+        self._check_size(parts[0])
+        return Particles.cat(parts)
+
+    def advance(self, particles: Particles, to: int) -> Particles:
+        """The particles at step `to`, after to - step steps of the stock pipeline's loop, 1 NFE per particle each.
+
+        Raises:
+            PipelineError: `to` lies before the particles or behind the last step.
+            NotFinite: the model gave NaN or infinity.
+        """
+        check_position("to", to, particles.step, self.steps)
+        if to == particles.step:
+            return particles
+        return Particles.cat(self._batches.run(len(particles), lambda rows: self._advance(particles[rows], to)))
+
+    def renoise(self, particles: Particles, to: int, seed: int) -> Particles:
+        """Diffuse forward from the particles' step to the noise level of an earlier one; 0 NFE.
+
+        The noise is a function of each particle's stream and `seed`, so that order and batch do not matter, and the
+        particles get new streams. Particles that share a stream get the same noise: `fork` them first.
+        """
+        check_position("to", to, 0, particles.step - 1)
+        streams = tuple(derive("renoise", stream, seed, to) for stream in particles.streams)
+        noise = step_noise(streams, to, particles.latents.shape[1:], draw=-1)
+        return Particles(self.schedule.diffuse(particles.latents, noise, particles.step, to), to, streams)
+
+    def decode(self, particles: Particles) -> Images:
+        """Pictures (N, 3, H, W), or videos (N, F, 3, H, W), float32 in [0, 1]; 0 NFE.
+
+        Of the latents if the particles are clean, else of their x0, by the preview decoder if there is one.
+
+        Raises:
+            PipelineError: particles without an x0, because they have not taken a step since `init` or `renoise`.
+        """
+        clean = particles.step == self.steps
+        latents = particles.latents if clean else particles.x0
+        if latents is None:
+            raise PipelineError(
+                f"Particles at step {particles.step} that have not been advanced since their noise was made have no "
+                "estimate of the picture yet; advance them by one step before decoding."
+            )
+        decoder = None if clean else self.preview_decoder
+        return torch.cat(self._batches.run(len(particles), lambda rows: self._decode(latents[rows], decoder)))
+
+    def _init(self, streams: tuple[int, ...]) -> Particles:
+        window = self._window(0, 0)
+        latents = self._run(window, len(streams), generator=generators(streams))
+        self._schedule = window.window.schedule
+        return Particles(latents, 0, streams)
+
+    def _advance(self, particles: Particles, to: int) -> Particles:
+        window = self._window(particles.step, to, streams=particles.streams, memory=particles.memory)
+        with self._evaluations.watching() as window.window.on_step:
+            latents = self._run(window, len(particles), latents=particles.latents)
+        _check_finite(latents, particles.streams, to)
+        record: Window = window.window
+        return Particles(latents, to, particles.streams, record.x0, record.memory)
+
+    def _decode(self, latents: Tensor, decoder: torch.nn.Module | None) -> Images:
+        images = self._run(self._window(self.steps, self.steps), len(latents), decoder, latents=latents)
+        return images.float().clamp(0, 1)
+
+    def _window(self, start: int, stop: int, **carried: Any) -> Any:  # noqa: ANN401
+        return windowed(self._scheduler, start, stop, steps=self.steps, **carried)
+
+    def _run(self, scheduler: Any, n: int, decoder: torch.nn.Module | None = None, **inputs: object) -> Tensor:  # noqa: ANN401
+        """Call the stock pipeline for n particles: latents (n, ...), or pictures from the decoding window [K, K)."""
+        decoding = scheduler.window.start == self.steps
+        vars(self._pipe).update(scheduler=scheduler, vae=decoder or self._decoder)
+        alone = invariant_to_batch(n) if self.batch_invariant else nullcontext()
+        with alone, self._options.refusals():
+            output = self._pipe(
+                **self._options.for_n(n),
+                **inputs,
+                num_inference_steps=self.steps,
+                output_type="pt" if decoding else "latent",
+                return_dict=False,
+            )
+        result: Tensor = output[0]
+        return result
+
+    def _check_size(self, particles: Particles) -> None:
+        """Decode one particle where the pipeline might silently round the size that was asked for; once."""
+        if self._options.needs_size_check() and not self._size_checked:
+            self._options.check_size(*self._decode(particles.latents[:1], None).shape[-2:])
+        self._size_checked = True
+
+
+def _private_copy(pipe: Any) -> Any:  # noqa: ANN401
+    """The same modules in another pipeline object, so that the caller's keeps its scheduler and progress bar."""
+    private = copy.copy(pipe)
+    private.set_progress_bar_config(disable=True)
+    remember_prompts(private)
+    return private
+
+
+def _check_finite(latents: Tensor, streams: Sequence[int], step: int) -> None:
+    bad = [i for i, row in enumerate(latents) if not row.isfinite().all()]
+    if bad:
+        names = ", ".join(f"{i} (seed or stream {streams[i]})" for i in bad)
+        raise NotFinite(
+            f"The model gave NaN or infinity on the way to step {step} for particle {names} of {len(latents)}; "
+            "try dtype bfloat16 or float32 instead of float16, or fewer degrees of guidance."
+        )
