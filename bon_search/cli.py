@@ -199,8 +199,7 @@ def _finish(run: Run, folder: RunFolder, arguments: argparse.Namespace, remake: 
     best = folder.finish(result)
     print(json.dumps(as_json(result), ensure_ascii=False) if arguments.json else best)
     if remake and not status:
-        same = result.best.pixels == remake.pixels
-        _say(f"candidate {remake.rank} made again: " + ("the same picture, bit for bit." if same else "it differs."))
+        _say(remake.verdict(result))
     return status
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, Self
 
 from bon_search.critic import PictureCritic
@@ -15,7 +16,6 @@ from bon_search.versions import versions
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pipelines import DiffusersSampler
     from rewards import Reward
 
 BATCH = 8  # candidates in one model call, unless told otherwise; halves itself when memory runs out
@@ -123,44 +123,38 @@ class BestOfNPipeline:
         **call: Setting,
     ) -> Run:
         """The same as a run to iterate over: candidates come as they are finished, `run.result` ranks them so far."""
-        from pipelines import batch_invariant
+        from pipelines import DiffusersSampler, batch_invariant
 
         if not prompt.strip():
             raise SearchError("The prompt is empty; say what the picture should show.")
-        sampler = self.sampler(prompt, steps=steps, on_nfe=lambda nfe: run.on_nfe(nfe), **call)
-        ledger = Ledger(budget)
-        metered = MeteredSampler(sampler, ledger)
-        critic = PictureCritic(metered, self.reward, prompt, ledger, batch_invariant if self.batch_invariant else None)
-        search = best_of_n(metered, critic, n=n, seed=seed, batch_size=self.batch_size)
-        recipe = self._recipe(sampler, prompt, n, seed)
-        run = Run(search, critic, ledger, recipe, lambda: sampler.evaluations_per_nfe)
-        return run
-
-    def sampler(
-        self,
-        prompt: str,
-        *,
-        steps: int | None = None,
-        on_nfe: Callable[[int], object] = lambda nfe: None,
-        **call: Setting,
-    ) -> DiffusersSampler:
-        """The sampler that a run with these arguments uses."""
-        from pipelines import DiffusersSampler, default_call
-
-        arguments = {**default_call(self.pipe), **{k: v for k, v in call.items() if v is not None}}
-        steps = steps if steps is not None else arguments.get("num_inference_steps")
-        arguments.pop("num_inference_steps", None)
-        return DiffusersSampler(
+        steps, arguments = self._arguments(steps, call)
+        sampler = DiffusersSampler(
             self.pipe,
             steps=steps,
             prompt=prompt,
             batch_size=self.batch_size,
             batch_invariant=self.batch_invariant,
-            on_nfe=on_nfe,
+            on_nfe=lambda nfe: run.on_nfe(nfe),
             **arguments,
         )
+        ledger = Ledger(budget)
+        metered = MeteredSampler(sampler, ledger)
+        critic = PictureCritic(metered, self.reward, prompt, ledger, batch_invariant if self.batch_invariant else None)
+        search = best_of_n(metered, critic, n=n, seed=seed, batch_size=self.batch_size)
+        recipe = self._recipe(prompt, n, seed, steps, arguments)
+        run = Run(search, critic, ledger, recipe, lambda: sampler.evaluations_per_nfe)
+        return run
 
-    def _recipe(self, sampler: DiffusersSampler, prompt: str, n: int, seed: int) -> Recipe:
+    def _arguments(self, steps: int | None, call: dict[str, Setting]) -> tuple[int, dict[str, Setting]]:
+        """Steps and further arguments of the call: the user's, else the model's, else the pipeline's own defaults."""
+        from pipelines import default_call
+
+        own = inspect.signature(type(self.pipe).__call__).parameters
+        arguments = {**default_call(self.pipe), **{key: value for key, value in call.items() if value is not None}}
+        default = arguments.pop("num_inference_steps", own["num_inference_steps"].default)
+        return (default if steps is None else steps), arguments
+
+    def _recipe(self, prompt: str, n: int, seed: int, steps: int, call: dict[str, Setting]) -> Recipe:
         from pipelines import model_revision
 
         return Recipe(
@@ -171,8 +165,8 @@ class BestOfNPipeline:
             scheduler=type(self.pipe.scheduler).__name__,
             reward=self.reward_spec,
             reward_revision=str(getattr(self.reward, "revision", "")),
-            steps=sampler.steps,
-            call=dict(sampler.call),
+            steps=steps,
+            call=call,
             search="best_of_n",
             n=n,
             seed=seed,

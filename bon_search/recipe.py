@@ -10,6 +10,7 @@ from bon_search.errors import SearchError
 from bon_search.result import Recipe
 
 if TYPE_CHECKING:
+    from bon_search.result import SearchResult
     from pathlib import Path
 
 
@@ -28,6 +29,18 @@ class Remake:
     rank: int
     seed: int
     pixels: str
+
+    def verdict(self, result: SearchResult) -> str:
+        """One sentence: how the new picture relates to the old one."""
+        if result.best.pixels == self.pixels:
+            return f"candidate {self.rank} made again: the same picture, bit for bit."
+        then, now = self.recipe, result.recipe
+        if (then.steps, then.call, then.scheduler) != (now.steps, now.call, now.scheduler):
+            return f"candidate {self.rank} made again with other settings ({then.steps} to {now.steps} steps)."
+        return (
+            f"candidate {self.rank} made again, but not to the bit: the run had the versions {then.versions} on "
+            f"{then.device} and batch_invariant = {then.batch_invariant}."
+        )
 
 
 def read_remake(path: Path, rank: int) -> Remake:

@@ -1,0 +1,79 @@
+"""The wrapper on the embedded model: what it returns is the stock pipeline's picture, ranked."""
+
+import numpy as np
+import pytest
+import torch
+
+from bon_search import BestOfNPipeline, Cost, SearchError, SearchResult, generate_best
+
+PROMPT = "a red circle left of a blue square"
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def pipe() -> BestOfNPipeline:
+    return BestOfNPipeline.from_pretrained("embedded", reward="shapes", batch_size=3)
+
+
+@pytest.fixture(scope="module")
+def result(pipe: BestOfNPipeline) -> SearchResult:
+    return pipe(PROMPT, n=4, seed=11, steps=STEPS, guidance_scale=3.0)
+
+
+def test_each_candidate_is_what_the_stock_pipeline_gives_for_its_seed_alone(
+    pipe: BestOfNPipeline, result: SearchResult
+) -> None:
+    for candidate in result.candidates:
+        generator = torch.Generator().manual_seed(candidate.seed)
+        stock = pipe.pipe(
+            PROMPT, num_inference_steps=STEPS, guidance_scale=3.0, height=64, width=64, generator=generator
+        )
+        assert np.array_equal(np.asarray(candidate.image), np.asarray(stock.images[0]))
+
+
+def test_scores_are_the_rewards_own(pipe: BestOfNPipeline, result: SearchResult) -> None:
+    images = [candidate.image for candidate in result.candidates]
+    again = pipe.reward(images, [PROMPT] * len(images))
+    torch.testing.assert_close(torch.tensor([c.score for c in result.candidates]), again, atol=0.02, rtol=0)
+
+
+def test_cost_is_counted(result: SearchResult) -> None:
+    assert (result.cost.nfe, result.cost.decodes, result.cost.rewards) == (4 * STEPS, 4, 4)
+    assert result.evaluations_per_nfe == 2.0
+
+
+def test_the_recipe_names_what_took_part(result: SearchResult) -> None:
+    recipe = result.recipe
+    assert (recipe.pipeline, recipe.scheduler, recipe.model) == ("StableDiffusionPipeline", "DDIMScheduler", "embedded")
+    assert recipe.call["guidance_scale"] == 3.0
+    assert recipe.versions["torch"] == torch.__version__
+
+
+def test_a_stock_pipeline_can_be_wrapped(pipe: BestOfNPipeline, result: SearchResult) -> None:
+    wrapped = BestOfNPipeline(pipe.pipe, pipe.reward, batch_size=2)
+    again = wrapped(PROMPT, n=4, seed=11, steps=STEPS, guidance_scale=3.0)
+    assert [c.pixels for c in again.candidates] == [c.pixels for c in result.candidates]
+
+
+def test_a_budget_is_kept(pipe: BestOfNPipeline) -> None:
+    out = pipe(PROMPT, n=16, steps=STEPS, budget=Cost.at_most(nfe=5 * STEPS))
+    assert len(out.candidates) == 3  # the second batch of three would overshoot
+    assert out.cost.nfe == 3 * STEPS
+    nothing = pipe(PROMPT, n=16, steps=STEPS, budget=Cost.at_most(nfe=1))
+    with pytest.raises(SearchError, match="allow it more"):
+        _ = nothing.best
+
+
+def test_in_one_call() -> None:
+    assert len(generate_best(PROMPT, n=2, steps=2, reward="brightness").candidates) == 2
+
+
+@pytest.mark.parametrize(("prompt", "n"), [("  ", 4), (PROMPT, 0)])
+def test_nothing_to_do_is_an_error(pipe: BestOfNPipeline, prompt: str, n: int) -> None:
+    with pytest.raises(SearchError):
+        pipe(prompt, n=n)
+
+
+def test_a_batch_of_none_is_an_error(pipe: BestOfNPipeline) -> None:
+    with pytest.raises(SearchError, match="at least 1"):
+        BestOfNPipeline(pipe.pipe, pipe.reward, batch_size=0)
