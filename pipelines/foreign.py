@@ -1,0 +1,45 @@
+"""Calls into diffusers and transformers: their bars off, their failures as sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+from pipelines.errors import PipelineError
+
+Pipeline: TypeAlias = Any
+"""A diffusers pipeline; diffusers has no types."""
+
+
+@contextmanager
+def bars_off() -> Iterator[None]:
+    """No progress bars for reading files within; downloads keep theirs."""
+    import diffusers.utils.logging as ours
+    import transformers.utils.logging as theirs
+
+    shown = [library for library in (ours, theirs) if library.is_progress_bar_enabled()]
+    for library in shown:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in shown:
+            library.enable_progress_bar()
+
+
+@contextmanager
+def sentences(name: str, what: str) -> Iterator[None]:
+    """Whatever goes wrong while foreign code reads weights becomes one sentence; its cause stays attached."""
+    try:
+        yield
+    except (PipelineError, MemoryError):
+        raise
+    except Exception as error:
+        raise PipelineError(f"The {what} {name} could not be loaded: {one_line(error)}") from error
+
+
+def one_line(error: Exception, limit: int = 300) -> str:
+    """What an error says, on one line of at most `limit` characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"
