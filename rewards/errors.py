@@ -1,7 +1,7 @@
 """Errors that a user of the rewards can cause and cure.
 
 RewardError
-├── UnknownRewardError      a reward's name or an option that does not exist
+├── UnknownRewardError      a reward's name, variant or option that does not exist
 ├── ImageError              pictures of the wrong type, shape or range
 ├── CheckpointError         a folder that holds no LLaVA-Reward
 └── ScoreError              a reward that returned what no ranking can use
