@@ -1,9 +1,214 @@
-"""Batch invariance."""
+"""Every candidate's numbers, bit for bit those of a run alone, whatever the batch.
 
+A matrix product may add up in another order when it has more rows: kernels are chosen by shape. So a picture depends in
+its last bits on how many others were made with it, and a threshold somewhere turns bits into pixels. Inside
+`batch_invariant(n)` the operations that mix rows into one kernel call (convolutions, linear layers, matrix products,
+attention) are computed particle by particle. All else, that is norms, activations and arithmetic, is done at once: it
+treats each row for itself.
+
+Many of these kernels do not depend on the batch after all. That is found out, per operation and shape: at first the
+particles are computed apart; the second time also together, and the two are compared. If not one bit differs, the shape
+is computed together from then on.
+
+Layout: guidance stacks k copies of the n particles, [uncond_1..n, cond_1..n], and some models flatten L tokens into the
+leading dimension, so that it reads (k, n, L). Particle i owns [:, i].
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from pipelines.evaluations import leading_rows
+
+ENOUGH = 1024
+"""An agreement counts from this many compared numbers; smaller operations are always computed apart."""
+
+FIRST_ONLY = frozenset(
+    {
+        functional.linear,
+        functional.conv1d,
+        functional.conv2d,
+        functional.conv3d,
+        functional.conv_transpose1d,
+        functional.conv_transpose2d,
+        functional.conv_transpose3d,
+        torch.conv1d,
+        torch.conv2d,
+        torch.conv3d,
+    }
+)
+"""Operations whose first argument has the particles; the others are weights."""
+
+ALL = frozenset(
+    {
+        torch.matmul,
+        torch.Tensor.matmul,
+        torch.Tensor.__matmul__,
+        torch.bmm,
+        torch.Tensor.bmm,
+        torch.baddbmm,
+        torch.addmm,
+        functional.scaled_dot_product_attention,
+    }
+)
+"""Operations in which each argument with the leading dimension of the first may have the particles."""
+
+_agreed: dict[object, bool | None] = {}
+"""Operation and shapes → whether together equals apart; None after the first sight."""
 
 
 @contextmanager
-def batch_invariant(n: int) -> Iterator[None]:
-    yield
+def batch_invariant(n: int, modules: Sequence[nn.Module] = ()) -> Iterator[None]:
+    """Make the numbers of each of n particles independent of the others, to the bit.
+
+    Args:
+        n: particles in the batch, at least 1; the leading dimension of everything that has particles is a multiple.
+        modules: the networks, so that the number of guidance copies can be read off what they are given. Within them
+            a leading dimension reads (k, n, L), outside of them (1, n, L). Without any, everywhere (k, n, 1).
+    """
+    if n == 1:
+        yield
+        return
+    mode = _Apart(n, copies=1 if modules else None)
+    hooks = [hook for module in modules for hook in mode.watch(module)]
+    try:
+        with mode:
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _Apart(TorchFunctionMode):
+    """Computes row-mixing operations particle by particle, unless they are known not to mix."""
+
+    def __init__(self, n: int, copies: int | None) -> None:
+        super().__init__()
+        self.n, self.copies, self.outside = n, copies, copies
+
+    def watch(self, module: nn.Module) -> tuple[Any, Any]:
+        """Hooks that tell the number of guidance copies while the module runs."""
+
+        def enter(module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+            rows = leading_rows(args, kwargs)
+            self.copies = rows // self.n if rows and rows % self.n == 0 else self.outside
+
+        def leave(module: nn.Module, args: object, output: object) -> None:
+            self.copies = self.outside
+
+        return module.register_forward_pre_hook(enter, with_kwargs=True), module.register_forward_hook(leave)
+
+    def __torch_function__(  # type: ignore[no-untyped-def]
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args=(),  # noqa: ANN001
+        kwargs=None,  # noqa: ANN001
+    ) -> object:
+        kwargs = kwargs or {}
+        if func not in FIRST_ONLY and func not in ALL:
+            return func(*args, **kwargs)
+        call = _Call(func, args, kwargs)
+        if not call.rows or call.rows % self.n:
+            return func(*args, **kwargs)
+        return self._run(call)
+
+    def _run(self, call: "_Call") -> Tensor:
+        copies = self.copies or call.rows // self.n
+        if call.rows % (self.n * copies):
+            copies = 1
+        key = (call.key(), self.n, copies)
+        verdict = _agreed.get(key, "unseen")
+        if verdict is True:
+            return call.together()
+        apart = call.apart(self.n, copies)
+        if verdict == "unseen":
+            _agreed[key] = None
+        elif verdict is None and apart.numel() >= ENOUGH and call.is_generic():
+            _agreed[key] = torch.equal(apart, call.together())
+        return apart
+
+
+class _Call:
+    """One call of an operation, with the arguments that have particles in their leading dimension told apart."""
+
+    def __init__(self, func: Callable[..., Any], args: Sequence[object], kwargs: Mapping[str, object]) -> None:
+        self.func, self.args, self.kwargs = func, list(args), dict(kwargs)
+        first = args[0] if args else kwargs.get("input", kwargs.get("query"))
+        self.rows = len(first) if isinstance(first, Tensor) and first.ndim > 1 else 0
+        everything = {**dict(enumerate(args)), **kwargs}
+        candidates = everything if func in ALL else dict(list(everything.items())[:1])
+        self.batched = {
+            name: value
+            for name, value in candidates.items()
+            if isinstance(value, Tensor) and value.ndim > 1 and len(value) == self.rows and (value is first or value.ndim > 2)
+        }
+        self.shared = {name: value for name, value in everything.items() if name not in self.batched}
+
+    def key(self) -> object:
+        """Everything that the choice of a kernel can depend on."""
+        values = tuple((name, _signature(value)) for name, value in (*self.batched.items(), *self.shared.items()))
+        return self.func, torch.get_num_threads(), values
+
+    def together(self) -> Tensor:
+        """The result of the call as it was made."""
+        result: Tensor = self.func(*self.args, **self.kwargs)
+        return result
+
+    def apart(self, n: int, copies: int) -> Tensor:
+        """The same result, computed in n calls."""
+        parts = {name: _split(value, n, copies) for name, value in self.batched.items()}
+        results = []
+        for i in range(n):
+            values = {**self.shared, **{name: part[i] for name, part in parts.items()}}
+            args = [values[position] for position in range(len(self.args))]
+            results.append(self.func(*args, **{name: values[name] for name in self.kwargs}))
+        return _join(results, copies)
+
+    def is_generic(self) -> bool:
+        """Whether the numbers are varied enough for an agreement to prove something."""
+        return all(2 * int(value.count_nonzero()) > value.numel() for value in self.batched.values())
+
+
+def _signature(value: object) -> object:
+    if isinstance(value, Tensor):
+        return tuple(value.shape), value.stride(), value.dtype, value.device
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _split(value: Tensor, n: int, copies: int) -> Sequence[Tensor]:
+    """The n particles of a tensor (k·n·L, ...), each (k·L, ...) and laid out in memory as it would be alone."""
+    length = len(value) // (n * copies)
+    if copies == 1:
+        return value.split(length)
+    shape = value.shape[1:]
+    if value.is_contiguous():
+        moved = value.view(copies, n, length, *shape).transpose(0, 1)
+        return moved.contiguous().view(n, copies * length, *shape).unbind()
+    pieces = value.split(length)
+    return [_gather(pieces[i::n], value.stride()) for i in range(n)]
+
+
+def _gather(pieces: Sequence[Tensor], stride: tuple[int, ...]) -> Tensor:
+    length, *shape = pieces[0].shape
+    alone = pieces[0].new_empty(0).new_empty_strided((length * len(pieces), *shape), stride)
+    for k, piece in enumerate(pieces):
+        alone[k * length : (k + 1) * length] = piece
+    return alone
+
+
+def _join(results: Sequence[Tensor], copies: int) -> Tensor:
+    """The inverse of `_split`, with the memory layout of the results."""
+    if copies == 1:
+        return torch.cat(list(results))
+    n, (rows, *shape) = len(results), results[0].shape
+    length = rows // copies
+    if results[0].is_contiguous():
+        stacked = torch.stack(list(results)).view(n, copies, length, *shape)
+        return stacked.transpose(0, 1).reshape(n * rows, *shape)
+    return torch.cat([result[k * length : (k + 1) * length] for k in range(copies) for result in results])

@@ -164,7 +164,7 @@ class DiffusersSampler:
         """Call the stock pipeline for n particles: latents (n, ...), or pictures from the decoding window [K, K)."""
         decoding = scheduler.window.start == self.steps
         vars(self._pipe).update(scheduler=scheduler, vae=decoder or self._decoder)
-        alone = invariant_to_batch(n) if self.batch_invariant else nullcontext()
+        alone = invariant_to_batch(n, self._evaluations.modules) if self.batch_invariant else nullcontext()
         with alone, self._options.refusals():
             output = self._pipe(
                 **self._options.for_n(n),

@@ -1,6 +1,6 @@
 """How many rows the network computes for one step of one particle: guidance may double them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ class Evaluations:
     """
 
     def __init__(self, pipe: Any) -> None:  # noqa: ANN401 - diffusers has no types
-        self._modules = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
+        self.modules = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
         self._pending: list[int] = []
         self.nfe = self.rows = self.calls = 0
 
@@ -31,7 +31,7 @@ class Evaluations:
     @contextmanager
     def watching(self) -> Iterator[Callable[[int], None]]:
         """While open, counts; yields the function to call at each step with its number of particles."""
-        hooks = [part.register_forward_pre_hook(self._seen, with_kwargs=True) for part in self._modules]
+        hooks = [part.register_forward_pre_hook(self._seen, with_kwargs=True) for part in self.modules]
         self._pending = []
         try:
             yield self._step
@@ -40,17 +40,21 @@ class Evaluations:
                 hook.remove()
 
     def _seen(self, module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
-        inputs = [
-            value for value in (*args, *kwargs.values()) if isinstance(value, Tensor | list) and _is_latent(value)
-        ]
-        if inputs:
-            self._pending.append(len(inputs[0]))
+        rows = leading_rows(args, kwargs)
+        if rows:
+            self._pending.append(rows)
 
     def _step(self, n: int) -> None:
         self.nfe += n
         self.rows += sum(self._pending)
         self.calls += len(self._pending)
         self._pending = []
+
+
+def leading_rows(args: Sequence[object], kwargs: Mapping[str, object]) -> int:
+    """The batch that a network is called with: rows of its first latents, or how many it has in a list; 0 if none."""
+    values = (*args, *kwargs.values())
+    return next((len(value) for value in values if isinstance(value, Tensor | list) and _is_latent(value)), 0)
 
 
 def _is_latent(value: Tensor | list[object]) -> bool:
