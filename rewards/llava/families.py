@@ -1,0 +1,168 @@
+"""From a base model's folder or hub name to its backbone and its inputs, by the model_type of its config.json."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import nn
+
+from rewards.errors import CheckpointError
+from rewards.llava import llava_next, phi3v, qwen
+from rewards.llava.backbone import Backbone, Foreign, Inputs
+from rewards.llava.layouts import NUM_CROPS, PhiInputs, QwenInputs, llava_inputs, llava_next_inputs, qwen_limits
+from rewards.llava.normalise import Normalise
+from rewards.llava.tower import layers_run
+from rewards.llava.weights import DeviceMap, empty, fill, read_json, weight_files
+
+Json = dict[str, Any]
+_FILES = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.yaml"]
+
+
+class Base(NamedTuple):
+    """A base model: its backbone and what prepares its inputs."""
+
+    backbone: Backbone
+    inputs: Inputs
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of backbone.
+
+    Attributes:
+        name: what we call it.
+        build: the untrained module from config.json.
+        rename: our parameter's name for a checkpoint's, or None.
+        inputs: from tokenizer, config.json, preprocessor_config.json and the number of crops.
+    """
+
+    name: str
+    build: Callable[[Json], nn.Module]
+    rename: Callable[[Json], Callable[[str], str | None]]
+    inputs: Callable[[Foreign, Json, Json, int], Inputs]
+
+
+def family_of(config: Json) -> Family:
+    """The family that a config.json belongs to.
+
+    Raises:
+        CheckpointError: none of ours.
+    """
+    kind = config.get("model_type")
+    if kind not in FAMILIES:
+        raise CheckpointError(f"Got model_type {kind!r} in config.json; expected one of {', '.join(FAMILIES)}.")
+    return FAMILIES[kind]
+
+
+def load_base(
+    base: str | Path,
+    *,
+    num_crops: int = NUM_CROPS,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    device_map: DeviceMap | None = None,
+    skip: Callable[[str], bool] = lambda _: False,
+) -> Base:
+    """The base model in a folder or of a hub name, without its language-model head.
+
+    Args:
+        base: folder, or for example "microsoft/Phi-3.5-vision-instruct".
+        num_crops: for Phi, at most so many crops of a picture.
+        device: where it goes.
+        dtype: of all parameters.
+        device_map: which module goes where, instead; see `weights.fill`.
+        skip: names in the weights that are not the base model's.
+
+    Raises:
+        CheckpointError: no such folder, another family, or damaged weights.
+    """
+    folder = resolve(base)
+    config = read_json(folder / "config.json")
+    family = family_of(config)
+    module = empty(lambda: family.build(config))
+    rename = family.rename(config)
+    fill(
+        module,
+        weight_files(folder),
+        lambda name: None if skip(name) else rename(name),
+        device=device,
+        dtype=dtype,
+        device_map=device_map,
+    )
+    settings = folder / "preprocessor_config.json"
+    processor = read_json(settings) if settings.is_file() else {}
+    return Base(cast(Backbone, module), family.inputs(load_tokenizer(folder), config, processor, num_crops))
+
+
+def resolve(name: str | Path) -> Path:
+    """The folder itself, or the hub's repository of that name in the local cache, downloaded if need be.
+
+    Raises:
+        CheckpointError: neither exists.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    if isinstance(name, Path) or not 1 <= str(name).count("/") <= 1:
+        raise CheckpointError(
+            f"There is no folder {str(name)!r}; expected a model folder or a hub name such as 'owner/model'."
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_FILES))
+    except Exception as error:  # the hub client has a class for each way to fail
+        raise CheckpointError(
+            f"There is no folder {name!r}, and the hub gave no such model ({type(error).__name__}); check the "
+            "name, or the network."
+        ) from error
+
+
+def load_tokenizer(folder: Path) -> Foreign:
+    """The fast tokenizer in `folder`, exactly as its tokenizer.json says.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    if not (folder / "tokenizer.json").is_file():
+        raise CheckpointError(f"There is no tokenizer.json in {folder}; expected the tokenizer of the base model.")
+    try:
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"The tokenizer in {folder} is damaged: {error}") from error
+
+
+def _phi_depth(config: Json) -> int:
+    vision = config["img_processor"].get("vision_config", {})
+    return layers_run(vision.get("num_hidden_layers", 24), phi3v.FEATURE)
+
+
+def _phi_inputs(tokenizer: Foreign, config: Json, settings: Json, num_crops: int) -> Inputs:
+    return PhiInputs(tokenizer, Normalise.of(settings), num_crops)
+
+
+def _qwen_inputs(tokenizer: Foreign, config: Json, settings: Json, num_crops: int) -> Inputs:
+    return QwenInputs(tokenizer, config["image_token_id"], Normalise.of(settings), qwen_limits(settings))
+
+
+PHI = Family(
+    "phi3v", phi3v.Phi3V, lambda config: partial(phi3v.checkpoint_name, tower_layers=_phi_depth(config)), _phi_inputs
+)
+QWEN = Family("qwen", qwen.QwenVL, lambda config: qwen.checkpoint_name, _qwen_inputs)
+LLAVA_NEXT = Family(
+    "llava_next",
+    llava_next.LlavaNext,
+    lambda config: partial(llava_next.checkpoint_name, tower_layers=llava_next.tower_layers(config)),
+    lambda tokenizer, config, settings, _: llava_next_inputs(tokenizer, config, settings),
+)
+LLAVA = Family(
+    "llava",
+    llava_next.Llava,
+    lambda config: partial(llava_next.checkpoint_name, tower_layers=llava_next.tower_layers(config)),
+    lambda tokenizer, config, settings, _: llava_inputs(tokenizer, config, settings),
+)
+FAMILIES = {"phi3_v": PHI, "qwen2_5_vl": QWEN, "llava_next": LLAVA_NEXT, "llava": LLAVA}

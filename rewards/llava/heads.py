@@ -1,0 +1,85 @@
+"""The heads of the published checkpoints on top of a backbone: SkipCA or none, then one number or a vector.
+
+    u = W_kᵀ W_q h / sqrt(H),    a = softmax(E_v u),    h' = RMSNorm(h + W_v E_vᵀ a),    output = W h'
+
+which is SkipCA (`head.py`) with its key and value matrices moved to the side of the one row that asks: the same
+function at a fraction of the work. The quirks of the published code are then only a matter of which E_v count.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from rewards.errors import CheckpointError
+from rewards.llava.backbone import Sight
+from rewards.llava.head import RMSNorm
+
+
+class PublishedHead(nn.Module):
+    """Head of the published checkpoints; parameter names are theirs.
+
+    Args:
+        width: H of the language model.
+        outputs: 1 for Bradley-Terry and classification, an even number for general preference.
+        skipca: whether it looks back at the visual tokens.
+        eps: of its norm.
+    """
+
+    def __init__(self, width: int, outputs: int, *, skipca: bool, eps: float) -> None:
+        super().__init__()
+        self.skipca = skipca
+        if skipca:
+            self.W_q = nn.Linear(width, width, bias=False)
+            self.W_k = nn.Linear(width, width, bias=False)
+            self.W_v = nn.Linear(width, width, bias=False)
+            self.ca_layernorm = RMSNorm(width, eps)
+        self.value_head = nn.Linear(width, outputs, bias=False)
+
+    def forward(self, states: Tensor, sight: Sight) -> Tensor:
+        """Outputs (B, R, d) of states (B, R, H)."""
+        outputs: Tensor = self.value_head(self.refine(states, sight))
+        return outputs
+
+    def refine(self, states: Tensor, sight: Sight) -> Tensor:
+        """What the last matrix is given, (B, R, H): the states themselves without SkipCA."""
+        states = states.to(self.value_head.weight)
+        if not self.skipca:
+            return states
+        refined: Tensor = self.ca_layernorm(states + self._seen(states, sight))
+        return refined
+
+    def _seen(self, states: Tensor, sight: Sight) -> Tensor:
+        visual = sight.tokens.to(states)  # (B, V, H)
+        asked = self.W_q(states) @ self.W_k.weight / states.shape[-1] ** 0.5  # (B, R, H)
+        logits = (asked @ visual.mT).masked_fill(~sight.mask.to(states.device)[:, None], -torch.inf)  # (B, R, V)
+        weights = logits.softmax(dim=-1).nan_to_num()  # a row with nothing to look at sees nothing
+        seen: Tensor = self.W_v(weights @ visual)
+        return seen
+
+
+def build_head(state: Mapping[str, Tensor], eps: float, *, dtype: torch.dtype = torch.float32) -> PublishedHead:
+    """A head from its parameters, with SkipCA if they hold one.
+
+    Raises:
+        CheckpointError: one is missing, has another shape, or is not finite.
+    """
+    if "value_head.weight" not in state:
+        raise CheckpointError(f"The head's weights hold {sorted(state)}; expected 'value_head.weight' among them.")
+    outputs, width = state["value_head.weight"].shape
+    head = PublishedHead(width, outputs, skipca="W_q.weight" in state, eps=eps)
+    expected = head.state_dict()
+    for name, tensor in expected.items():
+        if name not in state or state[name].shape != tensor.shape:
+            found = tuple(state[name].shape) if name in state else "nothing"
+            raise CheckpointError(f"The head's {name!r} is {found}; expected shape {tuple(tensor.shape)}.")
+        if not state[name].isfinite().all():
+            raise CheckpointError(f"The head's {name!r} holds values that are not finite; the checkpoint is damaged.")
+    head.load_state_dict({name: state[name] for name in expected})
+    return head.to(dtype).eval().requires_grad_(False)
+
+
+def pool_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean (B, H) of values (B, L, H) over the true positions of `mask` (B, L), all tokens included."""
+    weights = mask.to(values)[..., None]
+    return (weights * values).sum(dim=1) / weights.sum(dim=1)

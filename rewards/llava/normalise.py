@@ -1,0 +1,38 @@
+"""From bytes to the numbers that a vision tower was trained on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """(pixels / 255 − mean) / std, per channel."""
+
+    mean: Sequence[float] = CLIP_MEAN
+    std: Sequence[float] = CLIP_STD
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """An RGB picture as (3, H, W) float32."""
+        pixels = torch.from_numpy(np.array(image, np.uint8)).permute(2, 0, 1).float() / 255
+        mean, std = (torch.tensor(list(values))[:, None, None] for values in (self.mean, self.std))
+        return (pixels - mean) / std
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "Normalise":
+        """As a preprocessor_config.json has it; CLIP's values where it has none."""
+        return cls(tuple(settings.get("image_mean", CLIP_MEAN)), tuple(settings.get("image_std", CLIP_STD)))
+
+
+def tiles(pixels: Tensor, edge: int) -> Tensor:
+    """Pixels (3, H, W), multiples of `edge`, as square tiles (H W / edge², 3, edge, edge), row by row."""
+    high, wide = (side // edge for side in pixels.shape[1:])
+    return pixels.reshape(3, high, edge, wide, edge).permute(1, 3, 0, 2, 4).flatten(0, 1)

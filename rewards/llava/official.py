@@ -1,0 +1,239 @@
+"""Checkpoints of LLaVA-Reward as its published trainer writes them.
+
+    lora/adapter_config.json, lora/adapter_model.bin     low-rank matrices of the language model
+    pytorch_model.bin                                    head, SkipCA if any, projector
+    reward_config.yaml                                   four settings
+    config.json                                          of the base model
+
+or, after a full fine-tune, a model folder whose weights also hold the head. Names may carry peft's prefix and adapter
+name, and be those of older or newer releases of transformers. Nothing but plain tensors is ever unpickled.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from rewards.errors import CheckpointError
+from rewards.llava.backbone import Backbone
+from rewards.llava.families import Family, family_of
+from rewards.llava.weights import read_json, tensors, weight_files
+
+LORA_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+HEAD_PARTS = ("value_head.", "W_q.", "W_k.", "W_v.", "ca_layernorm.", "prompt_head.")
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """What reward_config.yaml says; what it leaves out (classification, pooling, layer) the caller must know.
+
+    Attributes:
+        add_cross_attention: whether the head has SkipCA.
+        general_preference_tau: the temperature tau of all preferences.
+        is_general_preference: whether outputs are vectors that only compare.
+        value_head_dim: their length; a Bradley-Terry head has one output whatever stands here.
+    """
+
+    add_cross_attention: bool = False
+    general_preference_tau: float = 0.1
+    is_general_preference: bool = False
+    value_head_dim: int = 1
+
+
+@dataclass(frozen=True)
+class Official:
+    """A checkpoint in memory.
+
+    Attributes:
+        folder: where it was read.
+        family: of the base model, by config.json.
+        settings: of reward_config.yaml.
+        head: parameters of the head, by their published names.
+        projector: parameters that replace the base model's, by the backbone's names.
+        lora: (A, B) by the backbone's names of the matrices they are added to.
+        scale: alpha / r.
+        targets: names or ends of names of all modules that must have such a pair.
+        full: whether the folder holds a whole fine-tuned model.
+    """
+
+    folder: Path
+    family: Family
+    settings: RewardConfig
+    head: dict[str, Tensor]
+    projector: dict[str, Tensor] = field(default_factory=dict)
+    lora: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    scale: float = 1.0
+    targets: tuple[str, ...] = ()
+    full: bool = False
+
+
+def read_official(folder: Path) -> Official:
+    """The checkpoint in `folder`.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or its parts contradict each other.
+    """
+    config = read_json(folder / "config.json")
+    family = family_of(config)
+    adapted = (folder / "lora").is_dir()
+    stored = {
+        _plain(name): tensor
+        for path in weight_files(folder)
+        for name, tensor in tensors(path, lambda name: adapted or is_head(name))
+    }
+    head = {name: tensor for name, tensor in stored.items() if is_head(name)}
+    if not head:
+        raise CheckpointError(
+            f"The weights in {folder} hold no reward head; expected a LLaVA-Reward checkpoint, not a base model."
+        )
+    settings = _settings(folder, head)
+    if not adapted:
+        if (folder / "reward_config.yaml").is_file() and len(stored) == len(_all_names(folder)):
+            raise CheckpointError(f"There is no lora/ in {folder}; expected the whole folder that the trainer wrote.")
+        return Official(folder, family, settings, head, full=True)
+    rename = family.rename(config)
+    projector = {name: tensor for name, tensor in stored.items() if not is_head(name) and ".lora_" not in name}
+    lora, scale, targets = _lora(folder / "lora", rename)
+    return Official(folder, family, settings, head, _renamed(projector, rename), lora, scale, targets)
+
+
+@torch.no_grad()
+def apply(checkpoint: Official, backbone: Backbone, *, projector: bool = True) -> None:
+    """Put projector and low-rank matrices into the weights of `backbone`, in place.
+
+    Raises:
+        CheckpointError: a matrix is missing, or does not fit the backbone.
+    """
+    module = cast(nn.Module, backbone)
+    weights = dict(module.named_parameters())
+    for name, tensor in checkpoint.projector.items() if projector else ():
+        _fits(name, tensor.shape, weights, checkpoint.folder)
+        weights[name].copy_(tensor)
+    for name, (down, up) in checkpoint.lora.items():
+        _fits(f"{name}.weight", torch.Size((len(up), down.shape[1])), weights, checkpoint.folder)
+        weight = weights[f"{name}.weight"]
+        change = checkpoint.scale * (up.to(weight.device, torch.float32) @ down.to(weight.device, torch.float32))
+        weight.copy_(weight.float() + change)
+    missing = [name for name in _targeted(module, checkpoint.targets) if name not in checkpoint.lora]
+    if missing:
+        raise CheckpointError(
+            f"{checkpoint.folder / 'lora'} has no matrices for {missing[0]!r} ({len(missing)} are missing); copy the "
+            "folder again."
+        )
+
+
+def is_head(name: str) -> bool:
+    """Whether a stored name is the head's and not the base model's."""
+    return _plain(name).startswith(HEAD_PARTS)
+
+
+def _settings(folder: Path, head: dict[str, Tensor]) -> RewardConfig:
+    path = folder / "reward_config.yaml"
+    outputs = len(head["value_head.weight"]) if "value_head.weight" in head else 1
+    inferred = RewardConfig("W_q.weight" in head, 0.1, outputs > 1, outputs)
+    if not path.is_file():
+        return inferred
+    settings = _yaml(path)
+    if settings.add_cross_attention != inferred.add_cross_attention:
+        raise CheckpointError(
+            f"{path} says add_cross_attention: {str(settings.add_cross_attention).lower()}, but the weights in "
+            f"{folder} {'lack' if settings.add_cross_attention else 'hold'} SkipCA; copy the folder again."
+        )
+    expected = settings.value_head_dim if settings.is_general_preference else 1
+    if outputs != expected:
+        raise CheckpointError(f"{path} says {expected} outputs, but value_head.weight in {folder} has {outputs}.")
+    return settings
+
+
+def _yaml(path: Path) -> RewardConfig:
+    """Four scalars, `name: value` in a line each, which is all of YAML that the trainer uses."""
+    values: dict[str, Any] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        name, _, value = line.partition("#")[0].partition(":")
+        if name.strip():
+            values[name.strip()] = value.strip()
+    try:
+        return RewardConfig(
+            _bool(values["add_cross_attention"]),
+            float(values["general_preference_tau"]),
+            _bool(values["is_general_preference"]),
+            int(values["value_head_dim"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is damaged at {error}; expected add_cross_attention, general_preference_tau, "
+            "is_general_preference and value_head_dim."
+        ) from error
+
+
+def _bool(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(f"{text!r}, which is neither true nor false")
+    return text.lower() == "true"
+
+
+def _lora(
+    folder: Path, rename: Callable[[str], str | None]
+) -> tuple[dict[str, tuple[Tensor, Tensor]], float, tuple[str, ...]]:
+    config = read_json(folder / "adapter_config.json")
+    refused = [name for name in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern") if config.get(name)]
+    if refused:
+        raise CheckpointError(
+            f"{folder / 'adapter_config.json'} sets {refused[0]}; expected plain LoRA, as LLaVA-Reward uses."
+        )
+    files = [folder / name for name in LORA_FILES if (folder / name).is_file()]
+    if not files:
+        raise CheckpointError(f"There is no {LORA_FILES[1]} in {folder}; copy the checkpoint again.")
+    halves: dict[str, dict[str, Tensor]] = {}
+    for stored, tensor in tensors(files[0]):
+        module, _, half = _plain(stored).partition(".lora_")
+        name = rename(f"{module}.weight")
+        if name is not None:
+            halves.setdefault(name.removesuffix(".weight"), {})[half[:1]] = _finite(tensor, stored, files[0])
+    incomplete = [name for name, pair in halves.items() if set(pair) != {"A", "B"}]
+    if incomplete:
+        raise CheckpointError(f"{files[0]} holds only one of the two matrices for {incomplete[0]!r}; copy it again.")
+    pairs = {name: (pair["A"], pair["B"]) for name, pair in halves.items()}
+    targets = config["target_modules"]
+    return pairs, config["lora_alpha"] / config["r"], tuple([targets] if isinstance(targets, str) else targets)
+
+
+def _renamed(state: dict[str, Tensor], rename: Callable[[str], str | None]) -> dict[str, Tensor]:
+    named = {rename(name): tensor for name, tensor in state.items()}
+    return {name: tensor for name, tensor in named.items() if name is not None}
+
+
+def _plain(name: str) -> str:
+    """A stored name without peft's prefix, adapter name and wrapper."""
+    return name.removeprefix("base_model.model.").replace(".default.", ".").replace(".base_layer.", ".")
+
+
+def _targeted(module: nn.Module, targets: tuple[str, ...]) -> list[str]:
+    """Modules that peft would adapt: those named in `targets`, whole or by the end of their names."""
+    linear = (name for name, part in module.named_modules() if isinstance(part, nn.Linear))
+    return [name for name in linear if any(f".{name}".endswith(f".{target}") for target in targets)]
+
+
+def _all_names(folder: Path) -> list[str]:
+    return [name for path in weight_files(folder) for name, _ in tensors(path)]
+
+
+def _fits(name: str, shape: torch.Size, weights: dict[str, nn.Parameter], folder: Path) -> None:
+    if name not in weights:
+        raise CheckpointError(
+            f"{folder} holds weights for {name!r}, which the base model does not have; check the base model."
+        )
+    if weights[name].shape != shape:
+        raise CheckpointError(
+            f"{folder} holds {tuple(shape)} for {name!r}, where the base model has "
+            f"{tuple(weights[name].shape)}; check the base model."
+        )
+
+
+def _finite(tensor: Tensor, name: str, path: Path) -> Tensor:
+    if not tensor.isfinite().all():
+        raise CheckpointError(f"{name!r} in {path} holds values that are not finite; the checkpoint is damaged.")
+    return tensor

@@ -1,0 +1,39 @@
+"""The CLIP vision tower of Phi-3.5-vision and LLaVA, cut after the layer that is read."""
+
+import torch
+from torch import Tensor, nn
+
+from rewards.llava.backbone import Foreign
+from rewards.llava.decoder import device_of
+
+
+def layers_run(depth: int, read: int) -> int:
+    """How many of `depth` layers must run for `hidden_states[read]`, of which there are depth + 1."""
+    return depth + 1 + read if read < 0 else read
+
+
+def clip_tower(config: Foreign, read: int) -> nn.Module:
+    """Transformers' CLIP tower with the layers up to `hidden_states[read]` and without the norm after the last one."""
+    from transformers import CLIPVisionModel
+
+    config = type(config)(**{**config.to_dict(), "num_hidden_layers": layers_run(config.num_hidden_layers, read)})
+    model = CLIPVisionModel(config)
+    tower: nn.Module = getattr(model, "vision_model", model)  # nested in early releases of transformers 5
+    tower.post_layernorm = nn.Identity()  # acts on what is not read
+    return tower
+
+
+def patch_features(tower: Foreign, pixels: Tensor, *, keep_class: bool = False) -> Tensor:
+    """Features (C, patches, W) of crops (C, 3, S, S); with `keep_class` the class token stands first."""
+    weight = tower.embeddings.patch_embedding.weight
+    x = tower.pre_layrnorm(tower.embeddings(pixels.to(device_of(tower), weight.dtype)))
+    for layer in tower.encoder.layers:
+        x = layer(x, attention_mask=None)
+    features: Tensor = x if keep_class else x[:, 1:]
+    return features
+
+
+def crop_features(tower: Foreign, pixels: list[Tensor], *, keep_class: bool = False) -> list[Tensor]:
+    """`patch_features` of several pictures in one pass, one tensor (C_i, patches, W) each."""
+    counts = [len(crops) for crops in pixels]
+    return list(torch.split(patch_features(tower, torch.cat(pixels), keep_class=keep_class), counts))
