@@ -150,17 +150,22 @@ def _read(source: Source, dtype: torch.dtype, options: LoadOptions) -> Pipeline:
 
 def _check_prompted(pipe: Pipeline) -> None:
     """Refuse a pipeline that does not start from a prompt alone, rather than to take it for text-to-image."""
-    from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
-
     arguments = inspect.signature(type(pipe).__call__).parameters
-    starts_from_media = {"image", "video", "image_embeds", "audio"} & set(arguments)
-    if "prompt" in arguments and (not starts_from_media or type(pipe) in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()):
+    media = sorted({"image", "video", "image_embeds", "audio"} & set(arguments))
+    if "prompt" in arguments and (not media or _can_leave_media_out(type(pipe))):
         return
-    wants = f"it starts from {', '.join(sorted(starts_from_media))}" if starts_from_media else "it takes no prompt"
+    wants = f"it starts from {', '.join(media)}" if media else "it takes no prompt"
     raise PipelineError(
         f"{type(pipe).__name__} makes no pictures from a prompt alone: {wants}. Load a text-to-image or text-to-video "
         "model, or load this one with diffusers and give DiffusersSampler the pipeline and its further inputs."
     )
+
+
+def _can_leave_media_out(kind: type) -> bool:
+    """Whether diffusers lists a pipeline class as text-to-image although its call takes pictures too."""
+    from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING  # imports every family: seconds
+
+    return kind in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()
 
 
 def _set_up_decoder(pipe: Pipeline, options: LoadOptions) -> None:
