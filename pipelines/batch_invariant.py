@@ -6,9 +6,9 @@ its last bits on how many others were made with it, and a threshold somewhere tu
 attention) are computed particle by particle. All else, that is norms, activations and arithmetic, is done at once: it
 treats each row for itself.
 
-Many of these kernels do not depend on the batch after all. That is found out, per operation and shape: at first the
-particles are computed apart; the second time also together, and the two are compared. If not one bit differs, the shape
-is computed together from then on.
+Many of these kernels do not depend on the batch after all. That is found out, per operation and shape: the first time
+that a network runs, its operations are computed both apart and together. If not one bit differs among at least a
+thousand numbers, that shape is computed together from then on.
 
 Layout: guidance stacks k copies of the n particles, [uncond_1..n, cond_1..n], and some models flatten L tokens into the
 leading dimension, so that it reads (k, n, L). Particle i owns [:, i].
@@ -26,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 from pipelines.evaluations import leading_rows
 
 ENOUGH = 1024
-"""An agreement counts from this many compared numbers; smaller operations are always computed apart."""
+"""An agreement counts from this many compared numbers on; smaller operations are always computed apart."""
 
 FIRST_ONLY = frozenset(
     {
@@ -58,8 +58,8 @@ ALL = frozenset(
 )
 """Operations in which each argument with the leading dimension of the first may have the particles."""
 
-_agreed: dict[object, bool | None] = {}
-"""Operation and shapes → whether together equals apart; None after the first sight."""
+_agreed: dict[object, bool] = {}
+"""Operation and shapes → whether together equals apart, to the bit."""
 
 
 @contextmanager
@@ -89,17 +89,18 @@ class _Apart(TorchFunctionMode):
 
     def __init__(self, n: int, copies: int | None) -> None:
         super().__init__()
-        self.n, self.copies, self.outside = n, copies, copies
+        self.n, self.copies, self.outside, self.inside = n, copies, copies, False
 
     def watch(self, module: nn.Module) -> tuple[Any, Any]:
-        """Hooks that tell the number of guidance copies while the module runs."""
+        """Hooks that tell the number of guidance copies while the module runs: none if it reads text, not latents."""
 
         def enter(module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
             rows = leading_rows(args, kwargs)
-            self.copies = rows // self.n if rows and rows % self.n == 0 else self.outside
+            self.inside = True
+            self.copies = rows // self.n if rows % self.n == 0 else self.outside
 
         def leave(module: nn.Module, args: object, output: object) -> None:
-            self.copies = self.outside
+            self.copies, self.inside = self.outside, False
 
         return module.register_forward_pre_hook(enter, with_kwargs=True), module.register_forward_hook(leave)
 
@@ -111,27 +112,27 @@ class _Apart(TorchFunctionMode):
         kwargs=None,  # noqa: ANN001
     ) -> object:
         kwargs = kwargs or {}
-        if func not in FIRST_ONLY and func not in ALL:
-            return func(*args, **kwargs)
-        call = _Call(func, args, kwargs)
-        if not call.rows or call.rows % self.n:
-            return func(*args, **kwargs)
-        return self._run(call)
+        if self.copies != 0 and (func in FIRST_ONLY or func in ALL):
+            call = _Call(func, args, kwargs)
+            if call.rows and call.rows % self.n == 0:
+                return self._run(call)
+        return func(*args, **kwargs)
 
     def _run(self, call: "_Call") -> Tensor:
         copies = self.copies or call.rows // self.n
         if call.rows % (self.n * copies):
             copies = 1
         key = (call.key(), self.n, copies)
-        verdict = _agreed.get(key, "unseen")
-        if verdict is True:
+        if _agreed.get(key):
             return call.together()
         apart = call.apart(self.n, copies)
-        if verdict == "unseen":
-            _agreed[key] = None
-        elif verdict is None and apart.numel() >= ENOUGH and call.is_generic():
+        if key not in _agreed and self._worth_asking(apart, call):
             _agreed[key] = torch.equal(apart, call.together())
         return apart
+
+    def _worth_asking(self, result: Tensor, call: "_Call") -> bool:
+        """Whether an agreement would prove something, and might be used: a decoder runs once, a denoiser often."""
+        return self.inside and result.numel() >= ENOUGH and call.is_generic()
 
 
 class _Call:
@@ -141,12 +142,13 @@ class _Call:
         self.func, self.args, self.kwargs = func, list(args), dict(kwargs)
         first = args[0] if args else kwargs.get("input", kwargs.get("query"))
         self.rows = len(first) if isinstance(first, Tensor) and first.ndim > 1 else 0
-        everything = {**dict(enumerate(args)), **kwargs}
+        everything: dict[int | str, object] = dict(enumerate(args))
+        everything.update(kwargs)
         candidates = everything if func in ALL else dict(list(everything.items())[:1])
-        self.batched = {
+        self.batched: dict[int | str, Tensor] = {
             name: value
             for name, value in candidates.items()
-            if isinstance(value, Tensor) and value.ndim > 1 and len(value) == self.rows and (value is first or value.ndim > 2)
+            if isinstance(value, Tensor) and len(value.shape) > 1 + (value is not first) and len(value) == self.rows
         }
         self.shared = {name: value for name, value in everything.items() if name not in self.batched}
 
@@ -185,12 +187,12 @@ def _split(value: Tensor, n: int, copies: int) -> Sequence[Tensor]:
     """The n particles of a tensor (k·n·L, ...), each (k·L, ...) and laid out in memory as it would be alone."""
     length = len(value) // (n * copies)
     if copies == 1:
-        return value.split(length)
+        return torch.split(value, length)
     shape = value.shape[1:]
     if value.is_contiguous():
         moved = value.view(copies, n, length, *shape).transpose(0, 1)
         return moved.contiguous().view(n, copies * length, *shape).unbind()
-    pieces = value.split(length)
+    pieces = torch.split(value, length)
     return [_gather(pieces[i::n], value.stride()) for i in range(n)]
 
 

@@ -81,6 +81,16 @@ class DiffusersSampler:
         return self._schedule
 
     @property
+    def nfe(self) -> int:
+        """Denoiser evaluations so far, one per particle and step."""
+        return self._evaluations.nfe
+
+    @property
+    def network_calls(self) -> int:
+        """Calls of the network so far, each for a batch of particles, as counted on the network itself."""
+        return self._evaluations.calls
+
+    @property
     def evaluations_per_nfe(self) -> float:
         """Rows that the network computed per particle and step so far: 2 where guidance doubles it; 1 before any."""
         return self._evaluations.per_nfe

@@ -9,7 +9,6 @@ Three conventions cover the schedulers that can be run step by step:
 A table is accepted only if the scheduler's own `add_noise` or `scale_noise` agrees with it.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +21,7 @@ CURE = (
     "Use one with a single model call per step, for example EulerDiscreteScheduler or DPMSolverMultistepScheduler, "
     "or FlowMatchEulerDiscreteScheduler for a flow model."
 )
+PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow_prediction")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,13 +47,16 @@ class NoiseSchedule:
             step: 0..K-1.
         """
         alpha, sigma = float(self.alpha[step]), float(self.sigma[step])
-        if self.prediction == "sample":
-            return output.to(latents.dtype)
-        clean = {
-            "epsilon": lambda x, out: (x - sigma * out) / alpha,
-            "v_prediction": lambda x, out: alpha * x - sigma * out,
-            "flow_prediction": lambda x, out: x - sigma * out,
-        }[self.prediction](latents.float(), output.float())
+        x, out = latents.float(), output.float()
+        match self.prediction:
+            case "epsilon":
+                clean = (x - sigma * out) / alpha
+            case "v_prediction":
+                clean = alpha * x - sigma * out
+            case "flow_prediction":
+                clean = x - sigma * out
+            case _:
+                clean = out
         return clean.to(latents.dtype)
 
     def diffuse(self, latents: Tensor, noise: Tensor, start: int, to: int) -> Tensor:
@@ -86,6 +89,10 @@ def read_schedule(scheduler: Any) -> NoiseSchedule:  # noqa: ANN401 - diffusers 
             f"one more than timesteps was expected. {CURE}"
         )
     prediction = scheduler.config.get("prediction_type", "flow_prediction" if flow else "epsilon")
+    if prediction not in PREDICTIONS:
+        raise UnsupportedScheduler(
+            f"{_name(scheduler)} is set to prediction_type {prediction!r}; expected one of {', '.join(PREDICTIONS)}."
+        )
     schedule = NoiseSchedule(alpha.double().cpu(), sigma.double().cpu(), prediction)
     for step in (0, len(alpha) // 2):
         _check(scheduler, schedule, min(step, len(alpha) - 2))
@@ -93,7 +100,7 @@ def read_schedule(scheduler: Any) -> NoiseSchedule:  # noqa: ANN401 - diffusers 
 
 
 def _levels(scheduler: Any) -> tuple[Tensor, Tensor, bool]:  # noqa: ANN401
-    """alpha (K+1,), sigma (K+1,), and whether this is flow matching."""
+    """The table, alpha (K+1,) and sigma (K+1,), and whether this is flow matching."""
     sigmas = getattr(scheduler, "sigmas", None)
     if isinstance(sigmas, Tensor) and len(sigmas) > len(scheduler.timesteps):
         sigmas = sigmas.double()
@@ -145,7 +152,7 @@ def _name(scheduler: object) -> str:
     return type(scheduler).__name__
 
 
-def check_steps(scheduler: Any, steps: int, timesteps: Sequence[float] | Tensor) -> None:  # noqa: ANN401
+def check_steps(scheduler: Any, steps: int, timesteps: Tensor) -> None:  # noqa: ANN401
     """Refuse a scheduler that needs several model calls per step, or that changed the number of steps.
 
     Raises:

@@ -49,6 +49,7 @@ class StepNoise(TorchFunctionMode):
 
 
 def snapshot(scheduler: Any) -> Mapping[str, object]:  # noqa: ANN401
+    """The scheduler's attributes as they are now."""
     return {name: _copied(value) for name, value in scheduler.__dict__.items() if name != "window"}
 
 
@@ -101,6 +102,7 @@ def _is_scalar(value: object) -> bool:
 
 
 def unpack(value: object) -> object:
+    """A remembered value as the scheduler keeps it: tensors, in containers that it may change."""
     if isinstance(value, Rows):
         return value.tensor
     if isinstance(value, list | tuple):

@@ -63,15 +63,15 @@ class Window:
         return self.start + self.done
 
 
-def windowed(  # noqa: ANN201 - an instance of a class made at run time
-    scheduler: Any,  # noqa: ANN401
+def windowed(
+    scheduler: Any,  # noqa: ANN401 - diffusers has no types
     start: int,
     stop: int,
     *,
     steps: int,
     streams: Sequence[int] = (),
     memory: SolverMemory = EMPTY,
-):
+) -> Any:  # noqa: ANN401 - an instance of a class made at run time
     """A copy of the scheduler that runs the steps start..stop-1 of a run of `steps`; its `window` is the record.
 
     Raises:
@@ -80,13 +80,14 @@ def windowed(  # noqa: ANN201 - an instance of a class made at run time
     if not 0 <= start <= stop <= steps:
         raise PipelineError(f"A window needs 0 <= start <= stop <= {steps}, but got [{start}, {stop}).")
     clone = copy.deepcopy(scheduler)
-    clone.__class__ = _windowed_class(type(scheduler))
+    base: object = type(scheduler)
+    clone.__class__ = _windowed_class(base)
     clone.window = Window(start, stop, steps, tuple(streams), memory)
     return clone
 
 
-@functools.cache
-def _windowed_class(base: type) -> type:
+@functools.lru_cache
+def _windowed_class(base: Any) -> Any:  # noqa: ANN401
     """The subclass of a scheduler class; methods keep their signatures, which pipelines inspect."""
     members: dict[str, object] = {
         "__module__": base.__module__,
@@ -95,8 +96,8 @@ def _windowed_class(base: type) -> type:
         "init_noise_sigma": property(
             _init_noise_sigma(base), lambda self, value: _store(self, "init_noise_sigma", value)
         ),
-        "set_timesteps": functools.wraps(base.set_timesteps)(_set_timesteps(base)),  # type: ignore[attr-defined]
-        "step": functools.wraps(base.step)(_step(base)),  # type: ignore[attr-defined]
+        "set_timesteps": functools.wraps(base.set_timesteps)(_set_timesteps(base)),
+        "step": functools.wraps(base.step)(_step(base)),
     }
     for name in INNER:
         if hasattr(base, name):

@@ -10,7 +10,26 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-WORDS = "a red green blue circle square left right of above two three cat dog photo on and the".split()
+WORDS = [
+    "a",
+    "red",
+    "green",
+    "blue",
+    "circle",
+    "square",
+    "left",
+    "right",
+    "of",
+    "above",
+    "two",
+    "three",
+    "cat",
+    "dog",
+    "photo",
+    "on",
+    "and",
+    "the",
+]
 LIMIT = 24
 
 
