@@ -1,6 +1,7 @@
 """LLaVA-v1.6's pictures of any resolution: the whole picture, and tiles of the best-fitting grid.
 
-Reference: LLaVA-NeXT (Liu et al., 2024); the numbers are those of transformers' PIL image processor.
+Reference: LLaVA-NeXT (Liu et al., 2024); the numbers are those of the image processor of
+transformers 4.50, which the published code uses.
 """
 
 import math
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 from rewards.llava.backbone import Picture
-from rewards.llava.normalise import Normalise, tiles
+from rewards.llava.normalise import Normalise
 
 Size = tuple[int, int]  # (height, width)
 
@@ -48,11 +49,37 @@ def anyres(image: Image.Image, *, tile: int, resolutions: Sequence[Sequence[int]
     image = image.convert("RGB")
     size = image.height, image.width
     best = best_resolution(size, resolutions)
-    high, wide = fitted(size, best)
-    canvas = Image.new("RGB", best[::-1])
-    canvas.paste(image.resize((wide, high), Image.Resampling.BICUBIC), ((best[1] - wide) // 2, (best[0] - high) // 2))
-    whole = normalise(image.resize((tile, tile), Image.Resampling.BICUBIC))[None]
-    return Picture(torch.cat([whole, tiles(normalise(canvas), tile)]), size)
+    canvas = _framed(image, fitted(size, best), best)
+    corners = ((left, top) for top in range(0, best[0], tile) for left in range(0, best[1], tile))
+    parts = [_squared(canvas.crop(_box(corner, tile, canvas)), tile) for corner in corners]
+    whole = image.resize((tile, tile), Image.Resampling.BICUBIC)
+    return Picture(torch.stack([normalise(part) for part in (whole, *parts)]), size)
+
+
+def _framed(image: Image.Image, size: Size, best: Size) -> Image.Image:
+    """The picture at `size` with margins that bring it to `best`, one pixel short where they are odd.
+
+    The processor that LLaVA-Reward was trained with rounds both margins down.
+    """
+    top, left = ((full - side) // 2 for full, side in zip(best, size, strict=True))
+    canvas = Image.new("RGB", (size[1] + 2 * left, size[0] + 2 * top))
+    canvas.paste(image.resize(size[::-1], Image.Resampling.BICUBIC), (left, top))
+    return canvas
+
+
+def _box(corner: tuple[int, int], tile: int, canvas: Image.Image) -> tuple[int, int, int, int]:
+    left, top = corner
+    return left, top, min(left + tile, canvas.width), min(top + tile, canvas.height)
+
+
+def _squared(part: Image.Image, tile: int) -> Image.Image:
+    """A tile that is one pixel short, enlarged to fit and cut, as that processor does."""
+    short = min(part.size)
+    if part.size == (tile, tile):
+        return part
+    wide, high = (int(tile * side / short) for side in part.size)
+    left, top = (wide - tile) // 2, (high - tile) // 2
+    return part.resize((wide, high), Image.Resampling.BICUBIC).crop((left, top, left + tile, top + tile))
 
 
 def unpadded(size: Size, grid: Size) -> tuple[slice, slice]:
