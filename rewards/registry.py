@@ -86,7 +86,10 @@ def _resolve(target: str, spec: str) -> Callable[..., Any]:
 
 
 def _check_options(factory: Callable[..., Any], options: dict[str, Any], spec: str) -> None:
-    parameters = inspect.signature(factory).parameters
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # a class written in C; what it gives is checked afterwards
+        return
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
     for option in options:

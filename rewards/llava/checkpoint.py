@@ -45,7 +45,7 @@ class Settings:
 
 
 class Checkpoint(NamedTuple):
-    """All parts: a LlavaForConditionalGeneration, a PreTrainedTokenizerFast, `head.SkipCA` or `head.Linear`, and settings."""
+    """All parts: a LlavaForConditionalGeneration, its tokenizer, `head.SkipCA` or `head.Linear`, and settings."""
 
     model: Any
     tokenizer: Any
