@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from pipelines.errors import PipelineError, UnknownModel
@@ -140,11 +141,20 @@ def fingerprint(path: Path) -> str:
     than 64 MiB enters with its length and 64 blocks of 1 MiB spread evenly over it, so that a large model takes a
     fraction of a second; a change confined to the gaps would go unseen, a different set of weights would not.
     """
-    digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if _counts(file))
-    for file in files:
-        name = file.name if file == path else file.relative_to(path).as_posix()
-        digest.update(f"{name}\0{file.stat().st_size}\0".encode())
+    names = [file.name if file == path else file.relative_to(path).as_posix() for file in files]
+    states = [file.stat() for file in files]
+    return _digest(
+        tuple((name, file, s.st_size, s.st_mtime_ns) for name, file, s in zip(names, files, states, strict=True))
+    )
+
+
+@lru_cache(maxsize=64)
+def _digest(files: tuple[tuple[str, Path, int, int], ...]) -> str:
+    """SHA-256 over (name, path, bytes, time of change) of files; the time only tells whether to read them again."""
+    digest = hashlib.sha256()
+    for name, file, size, _ in files:
+        digest.update(f"{name}\0{size}\0".encode())
         _update(digest, file)
     return digest.hexdigest()
 
