@@ -3,8 +3,8 @@
 A matrix product may add up in another order when it has more rows: kernels are chosen by shape. So a picture depends in
 its last bits on how many others were made with it, and a threshold somewhere turns bits into pixels. Inside
 `batch_invariant(n)` the operations that mix rows into one kernel call (convolutions, linear layers, matrix products,
-attention) are computed particle by particle. All else, that is norms, activations and arithmetic, is done at once: it
-treats each row for itself.
+attention) are computed particle by particle. All else, that is norms, activations and arithmetic, is done at once,
+since it treats each row for itself; two exceptions, odd sizes and odd layouts, are dealt with below.
 
 Many of these kernels do not depend on the batch after all. That is found out, per operation and shape: the first time
 that a network runs, its operations are computed both apart and together. If not one bit differs among at least a
@@ -57,6 +57,35 @@ ALL = frozenset(
     }
 )
 """Operations in which each argument with the leading dimension of the first may have the particles."""
+
+TRANSCENDENTAL = frozenset(
+    {
+        functional.silu,
+        functional.gelu,
+        functional.mish,
+        functional.softplus,
+        functional.softmax,
+        torch.softmax,
+        torch.sigmoid,
+        torch.tanh,
+        torch.exp,
+        torch.sin,
+        torch.cos,
+        torch.Tensor.softmax,
+        torch.Tensor.sigmoid,
+        torch.Tensor.tanh,
+        torch.Tensor.exp,
+        torch.Tensor.sin,
+        torch.Tensor.cos,
+    }
+)
+"""Functions that are computed in vectors and, for the last few numbers, one by one, with another last bit."""
+
+VECTOR = 64
+"""A multiple of the numbers that the CPU takes at once: so long rows have no last few numbers."""
+
+RESHAPES = frozenset({torch.reshape, torch.Tensor.reshape, torch.Tensor.view})
+"""Operations that give a leading dimension of one an arbitrary stride, by which later kernels choose."""
 
 _agreed: dict[object, bool] = {}
 """Operation and shapes → whether together equals apart, to the bit."""
@@ -112,11 +141,24 @@ class _Apart(TorchFunctionMode):
         kwargs=None,  # noqa: ANN001
     ) -> object:
         kwargs = kwargs or {}
-        if self.copies != 0 and (func in FIRST_ONLY or func in ALL):
+        if self.copies == 0:
+            return func(*args, **kwargs)
+        if func in FIRST_ONLY or func in ALL or func in TRANSCENDENTAL:
             call = _Call(func, args, kwargs)
-            if call.rows and call.rows % self.n == 0:
+            if call.rows and call.rows % self.n == 0 and not (func in TRANSCENDENTAL and call.fills_vectors(self.n)):
                 return self._run(call)
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        return self._as_if_alone(args[0], result) if func in RESHAPES else result
+
+    def _as_if_alone(self, before: Tensor, after: Tensor) -> Tensor:
+        """Undo a channels-last layout that a reshape has found only because there are several particles."""
+        if self.copies != 1 or after.ndim not in (4, 5) or not len(before) == len(after) == self.n:
+            return after
+        order = torch.channels_last if after.ndim == 4 else torch.channels_last_3d
+        if after.is_contiguous() or not after.is_contiguous(memory_format=order):
+            return after
+        alone = before[:1].reshape(1, *after.shape[1:])
+        return after if _suggests(alone, order) else after.contiguous()
 
     def _run(self, call: "_Call") -> Tensor:
         copies = self.copies or call.rows // self.n
@@ -152,6 +194,10 @@ class _Call:
         }
         self.shared = {name: value for name, value in everything.items() if name not in self.batched}
 
+    def fills_vectors(self, n: int) -> bool:
+        """Whether each particle's part is a whole number of CPU vectors."""
+        return all(value.numel() // n % VECTOR == 0 for value in self.batched.values())
+
     def key(self) -> object:
         """Everything that the choice of a kernel can depend on."""
         values = tuple((name, _signature(value)) for name, value in (*self.batched.items(), *self.shared.items()))
@@ -175,6 +221,13 @@ class _Call:
     def is_generic(self) -> bool:
         """Whether the numbers are varied enough for an agreement to prove something."""
         return all(2 * int(value.count_nonzero()) > value.numel() for value in self.batched.values())
+
+
+def _suggests(alone: Tensor, order: torch.memory_format) -> bool:
+    """Whether kernels take a tensor with a leading dimension of one to be laid out in this order."""
+    return torch.empty_like(alone, memory_format=torch.preserve_format).is_contiguous(memory_format=order) and (
+        alone.stride(0) >= alone.numel()
+    )
 
 
 def _signature(value: object) -> object:

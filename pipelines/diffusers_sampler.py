@@ -10,7 +10,7 @@ so nothing here knows a model family.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -44,6 +44,9 @@ class DiffusersSampler:
             `pipelines.batch_invariant`. By default a batch equals the stock pipeline's batch.
         **call: options of the pipeline's own call, such as `guidance_scale`, `negative_prompt`, `height`, `width`.
 
+    Attributes:
+        on_nfe: called at each step with the number of NFE just spent; set it to the `update` of a progress bar.
+
     Raises:
         PipelineError: an option that the pipeline does not have, or that the sampler itself must set.
     """
@@ -63,6 +66,7 @@ class DiffusersSampler:
             raise PipelineError(f"`steps` must be at least 1, but is {steps}.")
         self.steps, self.prompt = steps, prompt
         self.preview_decoder, self.batch_invariant = preview_decoder, batch_invariant
+        self.on_nfe: Callable[[int], object] = lambda nfe: None
         self._options = Options(pipe, prompt, call)
         self._batches = MicroBatches(batch_size)
         self._evaluations = Evaluations(pipe)
@@ -157,11 +161,16 @@ class DiffusersSampler:
 
     def _advance(self, particles: Particles, to: int) -> Particles:
         window = self._window(particles.step, to, streams=particles.streams, memory=particles.memory)
-        with self._evaluations.watching() as window.window.on_step:
+        with self._evaluations.watching() as counted:
+            window.window.on_step = lambda n: self._stepped(n, counted)
             latents = self._run(window, len(particles), latents=particles.latents)
         _check_finite(latents, particles.streams, to)
         record: Window = window.window
         return Particles(latents, to, particles.streams, record.x0, record.memory)
+
+    def _stepped(self, n: int, counted: Callable[[int], None]) -> None:
+        counted(n)
+        self.on_nfe(n)
 
     def _decode(self, latents: Tensor, decoder: torch.nn.Module | None) -> Images:
         images = self._run(self._window(self.steps, self.steps), len(latents), decoder, latents=latents)

@@ -105,12 +105,12 @@ FAMILIES = [Case(family) for family in CALL]
 
 
 def sampler_of(
-    pipe: Any, case: Case, *, steps: int, size: tuple[int, int] = (32, 48), **options: Any
+    pipe: Any, case: Case, *, steps: int, size: tuple[int, int] = (32, 64), **options: Any
 ) -> DiffusersSampler:
     return DiffusersSampler(pipe, steps=steps, prompt=PROMPT, **options, **case.options(*size))
 
 
-def stock(pipe: Any, case: Case, seeds: Sequence[int], *, steps: int, size: tuple[int, int] = (32, 48)) -> Tensor:
+def stock(pipe: Any, case: Case, seeds: Sequence[int], *, steps: int, size: tuple[int, int] = (32, 64)) -> Tensor:
     """What the pipeline itself makes, as users call it; only the noise of stochastic steps is put in by hand."""
     copies = "num_videos_per_prompt" if case.family == "wan" else "num_images_per_prompt"
     module = importlib.import_module(type(pipe.scheduler).__module__)

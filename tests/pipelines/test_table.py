@@ -31,8 +31,9 @@ def test_windows_and_permutations(case: Case, pipe_of: PipeOf) -> None:
     order = [2, 0, 0]
     permuted = sampler.advance(middle[order], to=STEPS).latents
     difference = (permuted - whole.latents[order]).abs().max()
-    # Sana's linear attention multiplies matrices whose rounding depends on the place in the batch.
-    assert difference <= (2e-6 if case.family == "sana" else 0)
+    # In Sana's linear attention and Wan's small matrices, rounding depends on the place in the batch; see the test of
+    # batch_invariant below for the mode where it does not.
+    assert difference <= (1e-5 if case.family in ("sana", "wan") else 0)
 
 
 @pytest.mark.parametrize("case", FAMILIES, ids=str)
@@ -56,7 +57,7 @@ def test_network_evaluations_equal_the_nfe(case: Case, pipe_of: PipeOf) -> None:
 
 
 @pytest.mark.parametrize("case", FAMILIES, ids=str)
-@pytest.mark.parametrize(("steps", "split", "size"), [(5, 1, (48, 32)), (7, 4, (32, 64))])
+@pytest.mark.parametrize(("steps", "split", "size"), [(5, 1, (96, 32)), (7, 4, (32, 32))])
 def test_other_sizes_steps_and_splits(
     case: Case, steps: int, split: int, size: tuple[int, int], pipe_of: PipeOf
 ) -> None:
@@ -71,8 +72,10 @@ def test_other_sizes_steps_and_splits(
 def test_batch_invariant_runs_equal_single_stock_runs(case: Case, pipe_of: PipeOf) -> None:
     pipe = case.pipe(pipe_of(case.family))
     seeds = [4, 9, 2, 6, 1]
-    alone = torch.cat([stock(pipe, case, [seed], steps=3) for seed in seeds])
+    size = (32, 64) if case.family == "sana" else (32, 48)
+    alone = torch.cat([stock(pipe, case, [seed], steps=3, size=size) for seed in seeds])
     for batch_size in (None, 2):
-        sampler = sampler_of(pipe, case, steps=3, batch_invariant=True, batch_size=batch_size)
+        sampler = sampler_of(pipe, case, steps=3, size=size, batch_invariant=True, batch_size=batch_size)
         images = sampler.decode(sampler.advance(sampler.init(seeds), to=3))
-        assert (images - alone).abs().max() == 0
+        assert torch.equal(images, alone)
+        assert torch.equal(sampler.decode(sampler.advance(sampler.init(seeds[3:]), to=3)), alone[3:])

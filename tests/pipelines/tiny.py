@@ -10,26 +10,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-WORDS = [
-    "a",
-    "red",
-    "green",
-    "blue",
-    "circle",
-    "square",
-    "left",
-    "right",
-    "of",
-    "above",
-    "two",
-    "three",
-    "cat",
-    "dog",
-    "photo",
-    "on",
-    "and",
-    "the",
-]
+WORDS = ("a", "red", "green", "blue", "circle", "square", "left", "right", "of", "above", "two", "cat", "dog", "and")
 LIMIT = 24
 
 
