@@ -54,10 +54,16 @@ class Pack:
     """Pictures and the sentences packed behind each; B pictures, T words, M nouns, S sentences.
 
     Attributes:
-        ids, positions, segments: (B, T); see `reward_model.read`. nouns: (M, 2) picture and place of each noun;
-        presence (M,), count (M,) 0..5, heat (M, 64), relation (M,) 1, 0, -1. ends: (S, 2) picture and place of each
-        </s>; true (S,); twin (S,) index of the pair, changes of both. next_words: (B, T) targets of the language
-        model, -100 where there is none.
+        ids, positions, segments: (B, T); see `reward_model.read`.
+        nouns: (M, 2) picture and place of each noun.
+        presence, count, relation: (M,) whether something fits it; how much, 0 to 5; whether the relation holds, 1, 0,
+            or -1 for unknown.
+        heat: (M, 64) cells that what fits covers.
+        spot: (M, 2) where the one fitting object lies, in [-1, 1]; nan where none or several fit.
+        ends: (S, 2) picture and place of each </s>.
+        true: (S,) verdicts, 1 or 0.
+        changes: S names of what made a sentence false, or the skill of a true one.
+        next_words: (B, T) targets of the language model, -100 where there is none.
     """
 
     ids: Tensor
@@ -68,6 +74,7 @@ class Pack:
     count: Tensor
     heat: Tensor
     relation: Tensor
+    spot: Tensor
     ends: Tensor
     true: Tensor
     changes: tuple[str, ...]
@@ -136,8 +143,11 @@ def patch_labels(objects: NDArray[np.float32]) -> tuple[Tensor, Tensor, Tensor, 
     return shape, color, centre, offset / 16
 
 
+_NOWHERE = np.full(2, np.nan, np.float32)
+
+
 def cells_of(table: Tensor) -> Tensor:
-    """Which cells each object covers, bool (..., 64): those whose middle lies in a disc of the object's area, and its home."""
+    """Which cells each object covers, bool (..., 64): those whose middle lies in a disc of its area, and its home."""
     away = (table[..., None, 2:4] - _CENTRES).square().sum(-1)  # (..., 64)
     reach = (table[..., None, 4].clamp(min=0) / np.pi) * 1.2
     home = (table[..., None, 2:4] - _CENTRES).abs().amax(-1) <= 4
@@ -296,7 +306,7 @@ def pack(tables: NDArray[np.float32], statements: Sequence[Sequence[Statement]])
     positions, segments = torch.zeros(size, dtype=torch.long), torch.full(size, -1)
     next_words = torch.full(size, -100)
     cells = cells_of(torch.from_numpy(tables))  # (B, 8, 64)
-    nouns, presence, count, heat, relation, ends, true, changes = [], [], [], [], [], [], [], []
+    nouns, presence, count, heat, relation, spot, ends, true, changes = [], [], [], [], [], [], [], [], []
     for row, told in enumerate(statements):
         start = 0
         for number, item in enumerate(told):
@@ -312,6 +322,7 @@ def pack(tables: NDArray[np.float32], statements: Sequence[Sequence[Statement]])
                 count.append(min(len(fits), 5))
                 heat.append(cells[row, list(fits)].any(0).float())
                 relation.append(item.relation if index == 1 else -1)
+                spot.append(tables[row, fits[0], 2:4] / 32 - 1 if len(fits) == 1 else _NOWHERE)
             if item.true >= 0:
                 ends.append((row, stop - 1))
                 true.append(float(item.true))
@@ -319,5 +330,6 @@ def pack(tables: NDArray[np.float32], statements: Sequence[Sequence[Statement]])
             start = stop
     return Pack(
         ids, positions, segments, torch.tensor(nouns), torch.tensor(presence), torch.tensor(count), torch.stack(heat),
-        torch.tensor(relation), torch.tensor(ends), torch.tensor(true), tuple(changes), next_words,
+        torch.tensor(relation), torch.from_numpy(np.stack(spot)), torch.tensor(ends), torch.tensor(true),
+        tuple(changes), next_words,
     )  # fmt: skip

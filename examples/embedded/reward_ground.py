@@ -163,10 +163,13 @@ class Grounding:
         heat = functional.binary_cross_entropy_with_logits(
             self.auxiliary.heat(at, visual[packed.nouns[:, 0]]), packed.heat, pos_weight=torch.tensor(3.0)
         )
+        single = packed.spot[:, 0].isfinite()
+        spots = self.auxiliary.spot(at[single])
+        spot = functional.smooth_l1_loss(spots, packed.spot[single], beta=0.1)
         spoken = packed.next_words >= 0
         logits = self.model.lm_head(hidden[spoken])
         speech = functional.cross_entropy(logits, packed.next_words[spoken])
-        total = judged + 0.5 * presence + 0.3 * count + 0.7 * relation + heat + 0.2 * speech
+        total = judged + 0.5 * presence + 0.3 * count + 0.7 * relation + heat + 2.0 * spot + 0.2 * speech
         return total, {
             "yes/no": judged.item(),
             "right": ((verdict > 0) == (packed.true > 0.5)).float().mean().item(),
@@ -174,6 +177,7 @@ class Grounding:
             "count": (facts[:, 1:7].argmax(-1) == packed.count).float().mean().item(),
             "relation": ((facts[known, 7] > 0) == (packed.relation[known] > 0)).float().mean().nan_to_num(0.5).item(),
             "heat": heat.item(),
+            "away": (spots - packed.spot[single]).norm(dim=1).mean().item() * 32,
             "speech": speech.item(),
         }
 

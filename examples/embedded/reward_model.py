@@ -8,10 +8,10 @@ positions that start again. Each sentence then sees exactly what it sees alone.
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
-from tokenizers.normalizers import Lowercase
-from tokenizers.pre_tokenizers import Split
+from tokenizers.normalizers import Lowercase, Replace, Sequence
+from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch import Tensor, nn
 from transformers import (
     AttentionInterface,
@@ -41,10 +41,10 @@ ID = {word: number for number, word in enumerate(WORDS)}
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """One word, one token; a word that is not in the list becomes <unk>."""
+    """One word, one token, whatever the case and punctuation; a word that is not in the list becomes <unk>."""
     words = Tokenizer(WordLevel(ID, unk_token="<unk>"))
-    words.normalizer = Lowercase()
-    words.pre_tokenizer = Split(r" ", "removed")
+    words.normalizer = Sequence([Lowercase(), Replace(Regex(r"[^\w\s]"), " ")])
+    words.pre_tokenizer = WhitespaceSplit()
     special = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "</s>"}
     return PreTrainedTokenizerFast(tokenizer_object=words, extra_special_tokens=["<image>"], **special)
 
@@ -75,7 +75,7 @@ def build_llava(seed: int = 0) -> LlavaForConditionalGeneration:
 
 @torch.no_grad()
 def _initialise(model: LlavaForConditionalGeneration) -> None:
-    """Words of norm about 3, patches that are seen from the start, and attention that starts by looking for the like."""
+    """Words of norm about 3, patches that are seen from the start, attention that starts by looking for the like."""
     nn.init.normal_(model.model.language_model.embed_tokens.weight, std=0.3)
     embeddings = model.model.vision_tower.embeddings
     nn.init.normal_(embeddings.patch_embedding.weight, std=0.06)
@@ -85,13 +85,13 @@ def _initialise(model: LlavaForConditionalGeneration) -> None:
         layer.self_attn.k_proj.weight.copy_(query)
 
 
-def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Any:  # noqa: ANN401
+def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: Any) -> Any:  # noqa: ANN401
     with torch.autocast("cpu", enabled=False):
-        return sdpa_attention_forward(module, query.float(), key.float(), value.float(), mask, **options)
+        return sdpa_attention_forward(module, query.float(), key.float(), value.float(), *rest, **options)
 
 
 def speed_up(model: LlavaForConditionalGeneration) -> None:
-    """Attention in float32 inside autocast: with bfloat16 matrices, a step takes 0.62 of its time on a CPU with them."""
+    """Attention in float32 inside autocast: where the CPU has bfloat16, a step then takes 0.62 of its time."""
     AttentionInterface.register("float32", _attend)
     AttentionMaskInterface.register("float32", sdpa_mask)
     model.set_attn_implementation("float32")
@@ -106,6 +106,7 @@ class Auxiliary(nn.Module):
         self.place = nn.Linear(width, 3)  # centre logit, and the offset to the centre
         self.noun = nn.Linear(width, 8)  # presence, count 0..5, relation
         self.where = nn.Linear(width, width)
+        self.spot = nn.Linear(width, 2)
         self.bias = nn.Parameter(torch.tensor(-2.0))
 
     def heat(self, nouns: Tensor, visual: Tensor) -> Tensor:

@@ -9,7 +9,10 @@ Nothing is ever unpickled.
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,7 +75,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
     try:
-        model = LlavaForConditionalGeneration.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        with _silence():
+            model = LlavaForConditionalGeneration.from_pretrained(folder, use_safetensors=True, local_files_only=True)
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
         head = build_head(model.config.get_text_config().hidden_size, settings)
         head.load_state_dict(load_file(folder / HEAD_FILE))
@@ -104,6 +108,19 @@ def read_settings(folder: Path) -> Settings:
         return Settings(image=ImageSettings(image.size, tuple(image.mean), tuple(image.std)), **fields)
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path} is damaged: {error}; expected the fields of Settings.") from error
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """No progress bar of transformers for a model that is there in a moment."""
+    logging: Any = import_module("transformers.utils.logging")  # without types
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def revision(folder: Path) -> str:
