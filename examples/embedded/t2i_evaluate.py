@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from t2i_card import tables
 from t2i_sampling import Candidates, generate, load
 
 from rewards.shapes import ALL_SKILLS, HARD_SKILLS, SKILLS, Spec
@@ -54,7 +55,8 @@ def main() -> None:
         "previews": {step: preview_figures(judged, step) for step in judged[0].previews},
         "dark_pictures": sum(one.dark for one in judged),
     }
-    print(table(figures))
+    print(tables(figures))
+    print(f"dark pictures: {figures['dark_pictures']}; seconds: {figures['seconds']}")
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
 
@@ -120,25 +122,13 @@ def _correlation(a: Sequence[Verdict], b: Sequence[Verdict]) -> float:
     return float(np.corrcoef(first, second)[0, 1]) if first.std() > 1e-6 and second.std() > 1e-6 else float("nan")
 
 
-def table(figures: dict[str, dict[str, dict[str, float]]]) -> str:
-    """The figures as Markdown."""
-    lines = ["| skill | prompts | one candidate | strict | best of 4 | best of 16 |", "|---|---|---|---|---|---|"]
-    for skill, row in figures["skills"].items():
-        rates = " | ".join(f"{100 * row[key]:.1f}" for key in ("single", "strict", "best_of_4", "best_of_16"))
-        lines.append(f"| {skill} | {row['prompts']} | {rates} |")
-    for step, row in figures["previews"].items():
-        lines.append(f"step {step}: " + ", ".join(f"{key} {value:.2f}" for key, value in row.items()))
-    lines.append(f"dark pictures: {figures['dark_pictures']}; seconds: {figures['seconds']}")
-    return "\n".join(lines)
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--per-skill", type=int, default=20)
     parser.add_argument("--candidates", type=int, default=16)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--split", choices=Split.__args__, default="test")
     parser.add_argument("--json", type=Path)

@@ -44,7 +44,7 @@ def generate(
     seeds: Sequence[int],
     *,
     steps: int = 20,
-    guidance: float = 4.0,
+    guidance: float = 2.0,
     look_at: Sequence[int] = (),
 ) -> Candidates:
     """One candidate for each prompt and seed."""
