@@ -97,13 +97,13 @@ def batch_invariant(n: int, modules: Sequence[nn.Module] = ()) -> Iterator[None]
 
     Args:
         n: particles in the batch, at least 1; the leading dimension of everything that has particles is a multiple.
-        modules: the networks, so that the number of guidance copies can be read off what they are given. Within them
-            a leading dimension reads (k, n, L), outside of them (1, n, L). Without any, everywhere (k, n, 1).
+        modules: the networks of a pipeline, so that the guidance copies k can be read off what they are given: within
+            them a leading dimension reads (k, n, L), and around them (1, n, L), as it does everywhere without any.
     """
     if n == 1:
         yield
         return
-    mode = _Apart(n, copies=1 if modules else None)
+    mode = _Apart(n, always=not modules)
     hooks = [hook for module in modules for hook in mode.watch(module)]
     try:
         with mode:
@@ -116,9 +116,9 @@ def batch_invariant(n: int, modules: Sequence[nn.Module] = ()) -> Iterator[None]
 class _Apart(TorchFunctionMode):
     """Computes row-mixing operations particle by particle, unless they are known not to mix."""
 
-    def __init__(self, n: int, copies: int | None) -> None:
+    def __init__(self, n: int, *, always: bool) -> None:
         super().__init__()
-        self.n, self.copies, self.outside, self.inside = n, copies, copies, False
+        self.n, self.copies, self.inside, self.always = n, 1, always, always
 
     def watch(self, module: nn.Module) -> tuple[Any, Any]:
         """Hooks that tell the number of guidance copies while the module runs: none if it reads text, not latents."""
@@ -126,10 +126,10 @@ class _Apart(TorchFunctionMode):
         def enter(module: nn.Module, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
             rows = leading_rows(args, kwargs)
             self.inside = True
-            self.copies = rows // self.n if rows % self.n == 0 else self.outside
+            self.copies = rows // self.n if rows % self.n == 0 else 1
 
         def leave(module: nn.Module, args: object, output: object) -> None:
-            self.copies, self.inside = self.outside, False
+            self.copies, self.inside = 1, self.always
 
         return module.register_forward_pre_hook(enter, with_kwargs=True), module.register_forward_hook(leave)
 
@@ -148,11 +148,11 @@ class _Apart(TorchFunctionMode):
             if call.rows and call.rows % self.n == 0 and not (func in TRANSCENDENTAL and call.fills_vectors(self.n)):
                 return self._run(call)
         result = func(*args, **kwargs)
-        return self._as_if_alone(args[0], result) if func in RESHAPES else result
+        return self._as_if_alone(args[0], result) if func in RESHAPES and args else result
 
     def _as_if_alone(self, before: Tensor, after: Tensor) -> Tensor:
         """Undo a channels-last layout that a reshape has found only because there are several particles."""
-        if self.copies != 1 or after.ndim not in (4, 5) or not len(before) == len(after) == self.n:
+        if self.copies != 1 or after.ndim not in (4, 5) or not before.shape[:1] == after.shape[:1] == (self.n,):
             return after
         order = torch.channels_last if after.ndim == 4 else torch.channels_last_3d
         if after.is_contiguous() or not after.is_contiguous(memory_format=order):
@@ -161,9 +161,7 @@ class _Apart(TorchFunctionMode):
         return after if _suggests(alone, order) else after.contiguous()
 
     def _run(self, call: "_Call") -> Tensor:
-        copies = self.copies or call.rows // self.n
-        if call.rows % (self.n * copies):
-            copies = 1
+        copies = 1 if call.rows % (self.n * self.copies) else self.copies
         key = (call.key(), self.n, copies)
         if _agreed.get(key):
             return call.together()
@@ -186,7 +184,9 @@ class _Call:
         self.rows = len(first) if isinstance(first, Tensor) and first.ndim > 1 else 0
         everything: dict[int | str, object] = dict(enumerate(args))
         everything.update(kwargs)
-        candidates = everything if func in ALL else dict(list(everything.items())[:1])
+        candidates = (
+            everything if func in ALL else {name: value for name, value in everything.items() if value is first}
+        )
         self.batched: dict[int | str, Tensor] = {
             name: value
             for name, value in candidates.items()
