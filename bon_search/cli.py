@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from bon_search.pipeline import BestOfNPipeline
     from bon_search.recipe import Remake
+    from bon_search.result import Recipe
     from bon_search.run import Run
 
 INTERRUPTED = 130
@@ -98,17 +99,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(arguments: argparse.Namespace) -> int:
     remake = _remake(arguments)
     prompts = [remake.recipe.prompt] if remake else _prompts(arguments)
-    folders = None if arguments.dry_run else _folders(arguments, prompts)
-    pipeline = _load(arguments, remake)
-    for k, prompt in enumerate(prompts):
-        _warn(pipeline, prompt)
-        run = _start(pipeline, prompt, arguments, remake)
-        if folders is None:
-            print(_plan(run, arguments))
-            continue
-        status = _finish(run, folders[k], arguments, remake)
-        if status:
-            return status
+    folders = [] if arguments.dry_run else _folders(arguments, prompts)
+    try:
+        pipeline = _load(arguments, remake)
+        for k, prompt in enumerate(prompts):
+            _warn(pipeline, prompt)
+            run = _start(pipeline, prompt, arguments, remake)
+            if arguments.dry_run:
+                print(_plan(run.recipe))
+            elif status := _finish(run, folders[k], arguments, remake):
+                return status
+    finally:
+        for folder in folders:
+            folder.discard()
     return 0
 
 
@@ -154,14 +157,17 @@ def _folders(arguments: argparse.Namespace, prompts: list[str]) -> list[RunFolde
 
 def _load(arguments: argparse.Namespace, remake: Remake | None) -> BestOfNPipeline:
     from bon_search.pipeline import BATCH, BestOfNPipeline
-    from bon_search.quiet import quiet_libraries
+    from bon_search.process import one_thread, quiet_libraries
     from pipelines import with_scheduler
 
     quiet_libraries()
     recipe = remake.recipe if remake else None
+    model = arguments.model or (recipe.model if recipe else "embedded")
+    if model == "embedded":
+        one_thread()
     invariant = arguments.batch_invariant
     pipeline = BestOfNPipeline.from_pretrained(
-        arguments.model or (recipe.model if recipe else "embedded"),
+        model,
         reward=arguments.reward or (recipe.reward if recipe else "llava-reward"),
         batch_size=arguments.batch_size or BATCH,
         batch_invariant=recipe.batch_invariant if recipe and invariant is None else invariant,
@@ -194,7 +200,6 @@ def _finish(run: Run, folder: RunFolder, arguments: argparse.Namespace, remake: 
     status = _drain(run, folder)
     result = run.result
     if not result.candidates:
-        _say("nothing was finished.")
         return status
     best = folder.finish(result)
     print(json.dumps(as_json(result), ensure_ascii=False) if arguments.json else best)
@@ -225,12 +230,11 @@ def _drain(run: Run, folder: RunFolder) -> int:
     return 0
 
 
-def _plan(run: Run, arguments: argparse.Namespace) -> str:
-    recipe = run.recipe
+def _plan(recipe: Recipe) -> str:
     return (
-        f"{recipe.prompt!r}: {recipe.n} candidates × {recipe.steps} steps = {recipe.n * recipe.steps} NFE, "
-        f"{recipe.n} decodes, {recipe.n} reward calls;"
-        f" {recipe.model} on {recipe.device}, {recipe.reward}"
+        f"{recipe.prompt}: {recipe.n} candidates × {recipe.steps} steps = {recipe.n * recipe.steps} NFE, "
+        f"{recipe.n} decodes, {recipe.n} reward calls; "
+        f"{recipe.model} on {recipe.device}, {recipe.reward}"
     )
 
 

@@ -29,6 +29,7 @@ class RunFolder:
     """A folder that holds one run: best.png, candidates/, contact-sheet.png, result.json."""
 
     path: Path
+    made: bool = True  # by us, so that we may remove it again
 
     @classmethod
     def create(cls, path: Path) -> RunFolder:
@@ -39,6 +40,7 @@ class RunFolder:
         """
         if (path / "result.json").exists():
             raise SearchError(f"{path} already holds a run, which stays as it is; choose another folder with --out.")
+        made = not path.exists()
         try:
             (path / "candidates").mkdir(parents=True, exist_ok=True)
             _write(path / "candidates" / ".probe", b"")
@@ -47,7 +49,7 @@ class RunFolder:
             raise SearchError(
                 f"{path} cannot be written ({reason(error)}); choose another folder with --out."
             ) from error
-        return cls(path)
+        return cls(path, made)
 
     @classmethod
     def next_free(cls, parent: Path, prompt: str) -> RunFolder:
@@ -71,8 +73,18 @@ class RunFolder:
         """Write result.json of what is finished so far."""
         self._put(self.path / "result.json", json.dumps(as_json(result), indent=1, ensure_ascii=False).encode())
 
+    def discard(self) -> None:
+        """Remove the folder again if it was made for this run and nothing was written into it."""
+        for folder in (self.path / "candidates", *([self.path] if self.made else [])):
+            if folder.exists() and not any(folder.iterdir()):
+                folder.rmdir()
+
     def finish(self, result: SearchResult) -> Path:
-        """Write the contact sheet, result.json and best.png; returns the path of best.png."""
+        """Write result.json, the contact sheet and best.png; returns the path of best.png.
+
+        Raises:
+            SearchError: No candidate has a score; all else is written before.
+        """
         from bon_search.sheet import contact_sheet
 
         self.checkpoint(result)

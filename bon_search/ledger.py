@@ -87,13 +87,9 @@ class MeteredSampler:
     """A sampler whose moves are entered in a ledger; otherwise the sampler itself."""
 
     def __init__(self, sampler: Sampler, ledger: Ledger) -> None:
+        self.steps = sampler.steps
         self._sampler = sampler
         self._ledger = ledger
-
-    @property
-    def steps(self) -> int:
-        """Number of steps K of the wrapped sampler."""
-        return self._sampler.steps
 
     def init(self, seeds: Sequence[int]) -> Particles:
         """Pure noise for each seed, at step 0; free."""

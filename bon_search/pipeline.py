@@ -14,8 +14,6 @@ from bon_search.searches.best_of_n import best_of_n
 from bon_search.versions import versions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rewards import Reward
 
 BATCH = 8  # candidates in one model call, unless told otherwise; halves itself when memory runs out
@@ -134,9 +132,9 @@ class BestOfNPipeline:
             prompt=prompt,
             batch_size=self.batch_size,
             batch_invariant=self.batch_invariant,
-            on_nfe=lambda nfe: run.on_nfe(nfe),
             **arguments,
         )
+        sampler.on_nfe = lambda nfe: run.on_nfe(nfe)
         ledger = Ledger(budget)
         metered = MeteredSampler(sampler, ledger)
         critic = PictureCritic(metered, self.reward, prompt, ledger, batch_invariant if self.batch_invariant else None)
@@ -145,12 +143,12 @@ class BestOfNPipeline:
         run = Run(search, critic, ledger, recipe, lambda: sampler.evaluations_per_nfe)
         return run
 
-    def _arguments(self, steps: int | None, call: dict[str, Setting]) -> tuple[int, dict[str, Setting]]:
+    def _arguments(self, steps: int | None, call: dict[str, Setting]) -> tuple[int, dict[str, Any]]:
         """Steps and further arguments of the call: the user's, else the model's, else the pipeline's own defaults."""
         from pipelines import default_call
 
         own = inspect.signature(type(self.pipe).__call__).parameters
-        arguments = {**default_call(self.pipe), **{key: value for key, value in call.items() if value is not None}}
+        arguments: dict[str, Any] = {**default_call(self.pipe), **{key: value for key, value in call.items() if value is not None}}
         default = arguments.pop("num_inference_steps", own["num_inference_steps"].default)
         return (default if steps is None else steps), arguments
 

@@ -10,8 +10,9 @@ from bon_search.errors import SearchError
 from bon_search.result import Recipe
 
 if TYPE_CHECKING:
-    from bon_search.result import SearchResult
     from pathlib import Path
+
+    from bon_search.result import SearchResult
 
 
 @dataclass(frozen=True)

@@ -109,8 +109,10 @@ class SearchResult:
         """The candidate that the reward prefers.
 
         Raises:
-            SearchError: Nothing was finished.
+            SearchError: Nothing was finished, or nothing has a score.
         """
+        if self.candidates and math.isnan(self.candidates[0].score):
+            raise SearchError("No candidate has a score; look at the pictures, or choose another reward.")
         if not self.candidates:
             raise SearchError("The run ended before its first candidate was finished; allow it more cost or time.")
         return self.candidates[0]

@@ -160,14 +160,14 @@ def test_a_finished_run_is_not_overwritten(tmp_path: Path, capsys: pytest.Captur
 
 def test_a_prompt_that_is_too_long_shows_what_was_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prompt = "a red circle and a blue square and a green star and a purple heart and a yellow cross"
-    assert main(["--n", "1", "--steps", "2", "--reward", "brightness", "--out", str(tmp_path), prompt]) == 0
+    assert main(["--n", "1", "--steps", "2", "--reward", "pixels:brightness", "--out", str(tmp_path), prompt]) == 0
     assert re.search(r"warning: .*does not see: '.*yellow cross'", capsys.readouterr().err)
 
 
 def test_words_that_the_embedded_model_never_learnt_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--n", "1", "--steps", "2", "--reward", "brightness", "--out", str(tmp_path), "a red dragon"]) == 0
+    assert main(["--n", "1", "--steps", "2", "--reward", "pixels:brightness", "--out", str(tmp_path), "a red dragon"]) == 0
     assert re.search(r"warning: .*dragon.*--model", capsys.readouterr().err)
 
 

@@ -65,7 +65,7 @@ def test_a_budget_is_kept(pipe: BestOfNPipeline) -> None:
 
 
 def test_in_one_call() -> None:
-    assert len(generate_best(PROMPT, n=2, steps=2, reward="brightness").candidates) == 2
+    assert len(generate_best(PROMPT, n=2, steps=2, reward="pixels:brightness").candidates) == 2
 
 
 @pytest.mark.parametrize(("prompt", "n"), [("  ", 4), (PROMPT, 0)])
