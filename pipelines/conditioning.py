@@ -2,33 +2,86 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def remember_prompts(pipe: Any) -> None:  # noqa: ANN401 - diffusers has no types
     """Make this pipeline object answer repeated `encode_prompt` calls from memory.
 
-    The key is everything the call is given, tensors by identity. Pipelines without `encode_prompt` are left alone.
+    The key is everything the call is given, tensors by identity. Since that includes the number of copies, what the
+    text encoders say about the same tokens is remembered too. Pipelines without `encode_prompt` are left alone.
     """
     encode = getattr(pipe, "encode_prompt", None)
     if encode is not None:
-        vars(pipe)["encode_prompt"] = _remembered(encode)
+        encoders = [_Encoder(part) for part in pipe.components.values() if isinstance(part, nn.Module)]
+        vars(pipe)["encode_prompt"] = _remembered(encode, encoders)
 
 
-def _remembered(encode: Callable[..., object]) -> Callable[..., object]:
+class _Encoder:
+    """A module that, while in use, answers from memory when it is given tokens that it has seen."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.answers: dict[object, object] = {}
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Shadow the module's `forward`; an offload hook may already have done so, and gets its own back."""
+        own, forward = vars(self.module).get("forward"), self.module.forward
+
+        def remembered(*args: object, **kwargs: object) -> object:
+            if not _only_tokens((args, kwargs)):
+                return forward(*args, **kwargs)
+            key = _content((args, kwargs))
+            if key not in self.answers:
+                self.answers[key] = forward(*args, **kwargs)
+            return self.answers[key]
+
+        vars(self.module)["forward"] = remembered
+        try:
+            yield
+        finally:
+            vars(self.module).pop("forward")
+            if own is not None:
+                vars(self.module)["forward"] = own
+
+
+def _remembered(encode: Callable[..., object], encoders: Sequence[_Encoder]) -> Callable[..., object]:
     answers: dict[object, tuple[object, object]] = {}
 
     @functools.wraps(encode)
     def encode_prompt(*args: object, **kwargs: object) -> object:
         key = _key((args, kwargs))
         if key not in answers:
-            answers[key] = encode(*args, **kwargs), (args, kwargs)  # the arguments stay alive, so do their identities
+            with ExitStack() as shadows:
+                for encoder in encoders:
+                    shadows.enter_context(encoder.in_use())
+                answers[key] = encode(*args, **kwargs), (args, kwargs)  # keeps the arguments, and so their identities
         return _fresh(answers[key][0])
 
     return encode_prompt
+
+
+def _only_tokens(value: object) -> bool:
+    """Whether all tensors are token ids and masks, so that they are small and say what the answer will be."""
+    if isinstance(value, list | tuple):
+        return all(map(_only_tokens, value))
+    if isinstance(value, dict):
+        return all(map(_only_tokens, value.values()))
+    return not isinstance(value, Tensor) or not value.is_floating_point()
+
+
+def _content(value: object) -> object:
+    """A key by which equal tensors are equal."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_content, value))
+    if isinstance(value, dict):
+        return tuple((name, _content(item)) for name, item in sorted(value.items()))
+    return (tuple(value.shape), tuple(value.flatten().tolist())) if isinstance(value, Tensor) else _key(value)
 
 
 def _key(value: object) -> object:

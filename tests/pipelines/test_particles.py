@@ -1,5 +1,7 @@
 """Selecting, forking and joining populations; the arithmetic of indices."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -66,7 +68,7 @@ def test_slices_and_masks() -> None:
 def test_cat_undoes_slicing(sizes: list[int]) -> None:
     whole = population(sum(sizes))
     bounds = [sum(sizes[:k]) for k in range(len(sizes) + 1)]
-    parts = [whole[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    parts = [whole[a:b] for a, b in pairwise(bounds)]
     joined = Particles.cat(parts)
     assert torch.equal(joined.latents, whole.latents)
     assert joined.streams == whole.streams

@@ -57,7 +57,7 @@ def test_network_evaluations_equal_the_nfe(case: Case, pipe_of: PipeOf) -> None:
 
 
 @pytest.mark.parametrize("case", FAMILIES, ids=str)
-@pytest.mark.parametrize(("steps", "split", "size"), [(5, 1, (96, 32)), (7, 4, (32, 32))])
+@pytest.mark.parametrize(("steps", "split", "size"), [(5, 1, (64, 32)), (7, 4, (32, 32))])
 def test_other_sizes_steps_and_splits(
     case: Case, steps: int, split: int, size: tuple[int, int], pipe_of: PipeOf
 ) -> None:
