@@ -79,6 +79,8 @@ def read_official(folder: Path) -> Official:
     config = read_json(folder / "config.json")
     family = family_of(config)
     adapted = (folder / "lora").is_dir()
+    if not adapted and not _is_whole(folder):
+        raise CheckpointError(f"There is no lora/ in {folder}; expected the whole folder that the trainer wrote.")
     stored = {
         _plain(name): tensor
         for path in weight_files(folder)
@@ -91,8 +93,6 @@ def read_official(folder: Path) -> Official:
         )
     settings = _settings(folder, head)
     if not adapted:
-        if (folder / "reward_config.yaml").is_file() and len(stored) == len(_all_names(folder)):
-            raise CheckpointError(f"There is no lora/ in {folder}; expected the whole folder that the trainer wrote.")
         return Official(folder, family, settings, head, full=True)
     rename = family.rename(config)
     projector = {name: tensor for name, tensor in stored.items() if not is_head(name) and ".lora_" not in name}
@@ -217,8 +217,10 @@ def _targeted(module: nn.Module, targets: tuple[str, ...]) -> list[str]:
     return [name for name in linear if any(f".{name}".endswith(f".{target}") for target in targets)]
 
 
-def _all_names(folder: Path) -> list[str]:
-    return [name for path in weight_files(folder) for name, _ in tensors(path)]
+def _is_whole(folder: Path) -> bool:
+    """Whether the weights are of a whole model: they hold its word embeddings."""
+    words = ("embed_tokens.weight", "wte.weight")
+    return any(True for path in weight_files(folder) for _ in tensors(path, lambda name: name.endswith(words)))
 
 
 def _fits(name: str, shape: torch.Size, weights: dict[str, nn.Parameter], folder: Path) -> None:
