@@ -5,7 +5,7 @@ model, same reward, same seeds, so the same pictures, which is checked. Each run
 alternate, so that a busy machine is equally busy for both. Memory is the peak above what model and reward take once
 loaded.
 
-    python benchmarks/best_of_n.py [--n 16] [--repeats 5] [--model embedded] [--reward llava-reward] [--threads 1]
+    python benchmarks/best_of_n.py [--n 16] [--repeats 3] [--model embedded] [--reward llava-reward] [--threads 1]
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def options() -> argparse.Namespace:
     """Settings; the hidden ones make this process a worker."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--reward", default="llava-reward")
     parser.add_argument("--prompt", default=PROMPT)
