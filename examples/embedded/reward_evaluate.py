@@ -32,7 +32,7 @@ from rewards.shapes.captions import HARD_SKILLS, SKILLS, parse
 from rewards.shapes.scenes import prompt_set
 from rewards.shapes.verifier import judge
 
-PER_SKILL, CANDIDATES, GUIDANCE = 20, 16, 4.0
+PER_SKILL, CANDIDATES, GUIDANCE = 20, 16, 2.0
 TWINS = 1500
 
 Figures = dict[str, float]

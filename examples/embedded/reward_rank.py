@@ -32,7 +32,6 @@ TAU = 0.1
 CANDIDATES = 8  # of one prompt in a batch
 SETTINGS = ImageSettings(64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 TEMPLATE = "<s><image>{prompt}</s>"
-HELD_BACK = 40  # groups of training prompts that only the check sees
 
 
 def main() -> None:
@@ -45,6 +44,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--groups", type=int, default=2, help="prompts a step and process, 8 candidates each")
     parser.add_argument("--renders", type=int, default=8, help="renders a step and process")
+    parser.add_argument("--held-back", type=int, default=40, help="prompts of the samples that only the check sees")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--skip-ca", action=argparse.BooleanOptionalAction, default=True)
@@ -83,7 +83,7 @@ class Ranking:
         self.loop, self.grounding, self.head, self.options = loop, grounding, head, options
         self.samples, groups = load_samples(options.samples.glob("samples-*.npz"))
         mixed = [group for group in groups if group.mixed and len(group.rows) >= CANDIDATES]
-        self.held_back, self.groups = mixed[:HELD_BACK], mixed[HELD_BACK:]
+        self.held_back, self.groups = mixed[: options.held_back], mixed[options.held_back :]
         self.specs = {row: parse(group.prompt) for group in groups for row in group.rows}
 
     def run(self) -> None:

@@ -1,0 +1,111 @@
+"""The embedded LLaVA-Reward reads: numbers on renders that it never saw, well under those of its model card."""
+
+import time
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+
+from rewards import load_reward
+from rewards.base import Reward
+from rewards.llava.reward import EMBEDDED
+from rewards.shapes.captions import RELATIONS, Requirement, Spec
+from rewards.shapes.render import render
+from rewards.shapes.scenes import random_spec, scene_for
+from rewards.testing import check_reward
+
+PAIRS = 60
+
+
+@pytest.fixture(scope="module")
+def reward() -> Reward:
+    return load_reward("llava-reward")
+
+
+def pictures(specs: list[Spec], seed: int) -> np.ndarray:
+    rng = Random(seed)
+    return np.stack([render(scene_for(spec, rng), rng) for spec in specs])
+
+
+def held_out(skill: str) -> list[Spec]:
+    rng = Random(f"test-{skill}")
+    return [random_spec(rng, skill, "test") for _ in range(PAIRS)]
+
+
+def moved(spec: Spec) -> Spec:
+    """`spec` with the opposite relation."""
+    opposite = dict(zip(RELATIONS, ("right of", "left of", "below", "above"), strict=True))
+    return Spec(spec.skill, spec.include, opposite[spec.relation or ""], spec.prefixed)
+
+
+def exchanged(spec: Spec) -> Spec:
+    """`spec` with the colours of its two nouns exchanged."""
+    a, b = spec.include
+    include = (Requirement(a.shape, b.color), Requirement(b.shape, a.color))
+    return Spec(spec.skill, include, None, spec.prefixed)
+
+
+def miscounted(spec: Spec) -> Spec:
+    """`spec` with one more, or one fewer where there are four."""
+    noun = spec.include[0]
+    count = noun.count + 1 if noun.count < 4 else 3
+    return Spec(spec.skill, (Requirement(noun.shape, noun.color, count),), None, spec.prefixed)
+
+
+CHANGES = {"position": moved, "color_attr": exchanged, "counting": miscounted}
+
+
+def test_it_is_small_and_complete() -> None:
+    names = {path.name for path in EMBEDDED.iterdir()}
+    assert {"config.json", "model.safetensors", "reward_head.safetensors", "reward.json", "README.md"} <= names
+    assert sum(path.stat().st_size for path in EMBEDDED.iterdir()) < 25e6
+
+
+def test_it_keeps_the_contract(reward: Reward) -> None:
+    check_reward(reward, differentiable=True)
+
+
+@pytest.mark.parametrize(("skill", "least"), [("position", 0.8), ("color_attr", 0.85), ("counting", 0.7)])
+def test_a_true_sentence_scores_above_its_false_twin(reward: Reward, skill: str, least: float) -> None:
+    specs = [spec for spec in held_out(skill) if CHANGES[skill](spec).include != spec.include or skill == "position"]
+    images = pictures(specs, seed=1)
+    true = reward(images, [spec.prompt for spec in specs])
+    false = reward(images, [CHANGES[skill](spec).prompt for spec in specs])
+    assert (true > false).float().mean() >= least
+
+
+@pytest.mark.parametrize(("skill", "least"), [("position", 0.8), ("color_attr", 0.85), ("counting", 0.7)])
+def test_a_picture_that_shows_the_sentence_scores_above_one_that_does_not(
+    reward: Reward, skill: str, least: float
+) -> None:
+    specs = [spec for spec in held_out(skill) if CHANGES[skill](spec).include != spec.include or skill == "position"]
+    prompts = [spec.prompt for spec in specs]
+    shows = reward(pictures(specs, seed=2), prompts)
+    shows_not = reward(pictures([CHANGES[skill](spec) for spec in specs], seed=2), prompts)
+    assert (shows > shows_not).float().mean() >= least
+
+
+def test_with_the_wrong_sentence_it_cannot_tell_pictures_apart(reward: Reward) -> None:
+    specs = held_out("position") + held_out("color_attr")
+    others = pictures(specs[1:] + specs[:1], seed=3)
+    unrelated = [spec.prompt for spec in specs[2:] + specs[:2]]
+    share = (reward(pictures(specs, seed=4), unrelated) > reward(others, unrelated)).float().mean()
+    assert 0.35 <= share <= 0.65  # 120 pairs: chance within three standard errors
+
+
+def test_case_and_punctuation_do_not_matter(reward: Reward) -> None:
+    image = torch.from_numpy(pictures(held_out("colors")[:1], seed=5)).permute(0, 3, 1, 2) / 255
+    plain = reward(image, ["a red circle and a blue square"])
+    assert torch.equal(plain, reward(image, ["A red circle, and a blue square."]))
+
+
+def test_sixteen_pictures_take_well_under_a_second(reward: Reward) -> None:
+    specs = (held_out("position") * 16)[:16]
+    images = pictures(specs, seed=6)
+    times = []
+    for _ in range(3):
+        start = time.process_time()
+        reward(images, [spec.prompt for spec in specs])
+        times.append(time.process_time() - start)
+    assert min(times) < 1.0
