@@ -1,0 +1,30 @@
+"""The public contract kit passes on good samplers and fails on broken ones."""
+
+import pytest
+from cases import Case, PipeOf, sampler_of
+
+from pipelines.diffusers_sampler import DiffusersSampler
+from pipelines.particles import EMPTY, Particles
+from pipelines.testing import check_sampler
+
+
+@pytest.mark.parametrize("case", [Case("sd", "UniPCMultistepScheduler"), Case("flux")], ids=str)
+def test_diffusers_sampler_keeps_the_contract(case: Case, pipe_of: PipeOf) -> None:
+    check_sampler(sampler_of(case.pipe(pipe_of(case.family)), case, steps=4))
+
+
+def test_batch_invariant_samplers_keep_it_exactly(pipe_of: PipeOf) -> None:
+    case = Case("sana")
+    check_sampler(sampler_of(pipe_of("sana"), case, steps=3, batch_invariant=True))
+
+
+def test_a_sampler_that_loses_the_solver_memory_is_caught(pipe_of: PipeOf) -> None:
+    class Forgetful(DiffusersSampler):
+        def advance(self, particles: Particles, to: int) -> Particles:
+            moved = super().advance(particles, to)
+            return Particles(moved.latents, moved.step, moved.streams, moved.x0, EMPTY)
+
+    case = Case("sd", "UniPCMultistepScheduler")
+    pipe = case.pipe(pipe_of("sd"))
+    with pytest.raises(AssertionError, match="a split run must equal an unsplit one"):
+        check_sampler(Forgetful(pipe, steps=6, prompt="a red circle", **case.options(32, 32)))
