@@ -12,7 +12,7 @@ A backbone is used in four steps, so that what several prompts or several perspe
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 from PIL import Image
@@ -37,7 +37,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A batch of token ids, padded on the left.
+    """A batch of token ids, padded on one side.
 
     Attributes:
         ids: (B, L) int64; image slots as the family writes them.
@@ -114,7 +114,7 @@ class Inputs(Protocol):
 
     @property
     def pad_id(self) -> int:
-        """The id that fills a batch on the left."""
+        """The id that fills a batch."""
         ...
 
     def picture(self, image: Image.Image) -> Picture:
@@ -130,11 +130,26 @@ class Inputs(Protocol):
         ...
 
 
-def batch(rows: Sequence[Sequence[int]], pictures: Sequence[Picture], pad_id: int) -> Tokens:
-    """Rows of ids as one batch, padded on the left with `pad_id`."""
+def batch(
+    rows: Sequence[Sequence[int]],
+    pictures: Sequence[Picture],
+    pad_id: int,
+    *,
+    side: Literal["left", "right"] = "right",
+) -> Tokens:
+    """Rows of ids as one batch, padded with `pad_id`.
+
+    Padding on the right needs no attention mask in a causal model, and lets rows share their beginning; the published
+    code pads on the left, with the same numbers.
+    """
     length = max(len(row) for row in rows)
-    ids = torch.tensor([[pad_id] * (length - len(row)) + list(row) for row in rows])  # (B, L)
-    mask = torch.tensor([[False] * (length - len(row)) + [True] * len(row) for row in rows])
+    gaps = [length - len(row) for row in rows]
+    before = gaps if side == "left" else [0] * len(rows)
+    ids = torch.full((len(rows), length), pad_id)  # (B, L)
+    mask = torch.zeros(len(rows), length, dtype=torch.bool)
+    for number, (row, start) in enumerate(zip(rows, before, strict=True)):
+        ids[number, start : start + len(row)] = torch.tensor(row)
+        mask[number, start : start + len(row)] = True
     return Tokens(ids, mask, tuple(pictures))
 
 

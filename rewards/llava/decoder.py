@@ -70,6 +70,30 @@ def read(
     return final
 
 
+def common_start(inputs: Embedded) -> int:
+    """How many first positions are the same in all rows: what `read_behind` can compute once."""
+    same = (inputs.x == inputs.x[:1]).all(-1).all(0) & (inputs.cos == inputs.cos[:1]).all(-1).all(0)[0]
+    return int((same & inputs.mask.all(0)).int().cumprod(0).sum())
+
+
+def read_behind(backbone: Backbone, inputs: Embedded, *, start: int, rows: Tensor, layer: int | None = None) -> Tensor:
+    """`read` of rows that share their first `start` positions (several prompts on one picture), which run once.
+
+    Args:
+        backbone: gives layers and final norm.
+        inputs: padded on the right; equal in all rows before `start`, see `common_start`.
+        start: at least 1, and before every position in `rows`.
+        rows: (B, R) positions to read.
+        layer: as in `read`.
+    """
+    first = Embedded(
+        inputs.x[:1, :start], inputs.cos[:1, :, :start], inputs.sin[:1, :, :start], inputs.mask[:1, :start]
+    )
+    rest = Embedded(inputs.x[:, start:], inputs.cos[:, :, start:], inputs.sin[:, :, start:], inputs.mask[:, start:])
+    past = prefill(backbone, first, layer=layer).expand(len(inputs.x))
+    return read(backbone, rest, rows=rows - start, layer=layer, past=past)
+
+
 def prefill(backbone: Backbone, inputs: Embedded, *, layer: int | None = None) -> Past:
     """Keys and values of `inputs` in every layer that `read` with the same `layer` will run."""
     keys, values = [], []
@@ -85,10 +109,11 @@ def prefill(backbone: Backbone, inputs: Embedded, *, layer: int | None = None) -
 def visible(mask: Tensor, rows: Tensor | None, past: Past | None) -> Tensor | None:
     """What each reading position may attend to, (B, 1, R, P + L) bool; None stands for plain causality.
 
-    Padding sees itself only: a row that sees nothing would be NaN.
+    Plain causality is enough where nothing but padding on the right is hidden. Padding on the left sees itself only: a
+    position that sees nothing would be NaN.
     """
     before = past.keys[0].shape[2] if past else 0
-    if rows is None and not before and bool(mask.all()):
+    if rows is None and not before and bool((mask[:, :-1] >= mask[:, 1:]).all()):
         return None
     full = F.pad(mask, (before, 0), value=True)  # (B, P + L)
     keys = torch.arange(full.shape[1], device=mask.device)

@@ -53,7 +53,7 @@ class PhiInputs:
 
     @property
     def pad_id(self) -> int:
-        """Fills a batch on the left."""
+        """Fills a batch."""
         return int(self.tokenizer.pad_token_id)
 
     def picture(self, image: Image.Image) -> Picture:
@@ -82,7 +82,7 @@ class QwenInputs:
 
     @property
     def pad_id(self) -> int:
-        """Fills a batch on the left."""
+        """Fills a batch."""
         return int(self.tokenizer.pad_token_id)
 
     def picture(self, image: Image.Image) -> Picture:
@@ -117,7 +117,7 @@ class LlavaInputs:
 
     @property
     def pad_id(self) -> int:
-        """Fills a batch on the left."""
+        """Fills a batch."""
         tokenizer = self.tokenizer
         return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 

@@ -67,16 +67,20 @@ class QwenVL(nn.Module):
         return [self.visual.merger(rows.to(device)) for rows in features]
 
     def embed(self, tokens: Tokens, visual: Sequence[Tensor], *, official: bool = False) -> Embedded:
-        """Word embeddings with the visual tokens in place of `<|image_pad|>`; `official` changes nothing."""
+        """Word embeddings with the visual tokens in place of `<|image_pad|>`; `official` changes nothing.
+
+        `tokens` must lie on the CPU, where the positions are worked out.
+        """
         words = self.model.embed_tokens
-        ids, mask = (part.to(device_of(words)) for part in (tokens.ids, tokens.mask))
-        slots = (ids == self._image_id) & mask
-        x = words(ids)
-        x = x.masked_scatter(slots[..., None], torch.cat([row.to(x) for row in visual]))
+        slots = (tokens.ids == self._image_id) & tokens.mask
         sizes = [picture.size for picture in tokens.pictures]
-        rows = [self._positions(*row) for row in zip(ids, mask, slots, sizes, strict=True)]
-        positions = torch.stack(rows)[..., self._axes.to(ids.device)]  # (B, L, D / 2)
-        return Embedded(x, *rotary(positions, self._frequencies.to(ids.device)), mask)
+        rows = [self._positions(*row) for row in zip(tokens.mask, slots, sizes, strict=True)]
+        positions = torch.stack(rows)[..., self._axes]  # (B, L, D / 2)
+        device = device_of(words)
+        cos, sin = (part.to(device) for part in rotary(positions, self._frequencies))
+        x = words(tokens.ids.to(device))
+        x = x.masked_scatter(slots.to(device)[..., None], torch.cat([row.to(x) for row in visual]))
+        return Embedded(x, cos, sin, tokens.mask.to(device))
 
     def sight(self, tokens: Tokens, visual: Sequence[Tensor], *, official: bool = False) -> Sight:
         """The visual tokens; with `official` the embeddings of the padding, where the published code looks."""
@@ -91,7 +95,7 @@ class QwenVL(nn.Module):
         order = window_order(picture.size, merge=self._merge, window=self._window).to(rows.device)
         return cells[order.argsort()].flatten(0, 1)
 
-    def _positions(self, ids: Tensor, mask: Tensor, slots: Tensor, size: tuple[int, int]) -> Tensor:
+    def _positions(self, mask: Tensor, slots: Tensor, size: tuple[int, int]) -> Tensor:
         """Positions (L, 3) in time, height and width: text counts on, a picture spans its grid."""
         high, wide = (patches // self._merge for patches in size)
         before = int((mask & (slots.cumsum(0) == 0)).sum())
@@ -99,9 +103,9 @@ class QwenVL(nn.Module):
         text = torch.arange(before)[:, None].expand(-1, 3)
         grid = torch.cartesian_prod(torch.zeros(1, dtype=torch.int64), torch.arange(high), torch.arange(wide)) + before
         rest = (torch.arange(after) + before + max(high, wide))[:, None].expand(-1, 3)
-        positions = torch.ones(len(ids), 3, dtype=torch.int64)
-        positions[mask.cpu()] = torch.cat([text, grid, rest])
-        return positions.to(ids.device)
+        positions = torch.ones(len(mask), 3, dtype=torch.int64)
+        positions[mask] = torch.cat([text, grid, rest])
+        return positions
 
 
 class _Model(nn.Module):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -105,13 +105,13 @@ def prompts_of(case: dict[str, Any], side: str) -> list[str]:
     return [sample["caption" + ("" if side == "x" else f"_{side}")] for sample in case["samples"]]
 
 
-def tokens_of(model: Model, case: dict[str, Any], side: str) -> Tokens:
-    """One side as a batch of tokens."""
+def tokens_of(model: Model, case: dict[str, Any], side: str, padding: Literal["left", "right"] = "left") -> Tokens:
+    """One side as a batch of tokens, padded as the official code does."""
     inputs = inputs_of(model, case)
     names = [sample["image" + ("" if side == "x" else f"_{side}")] for sample in case["samples"]]
     pictures = [inputs.picture(Image.open(GOLDENS / name)) for name in names]
     rows = [inputs.ids(prompt, seen) for prompt, seen in zip(prompts_of(case, side), pictures, strict=True)]
-    return batch(rows, pictures, inputs.pad_id)
+    return batch(rows, pictures, inputs.pad_id, side=padding)
 
 
 @torch.no_grad()

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from rewards.errors import RewardError
-from rewards.llava.backbone import Backbone, Embedded, Picture, Tokens, last_rows
-from rewards.llava.decoder import prefill, read
+from rewards.llava.backbone import Backbone, Embedded, Picture, Tokens, batch, last_rows
+from rewards.llava.decoder import common_start, prefill, read, read_behind
 from rewards.llava.families import family_of
 from rewards.llava.qwen import window_order
 from rewards.llava.tower import clip_tower, patch_features
 from rewards.llava.weights import empty, fill, read_json, weight_files
-from tests.rewards.llava.cases import CASES, Library, tokens_of
+from tests.rewards.llava.cases import CASES, Library, inputs_of, picture, run, tokens_of
 
 VISION = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 56,
@@ -196,19 +196,58 @@ def test_a_wrapped_projection_gives_the_same(embedded: tuple[Backbone, Embedded]
 
 
 @torch.no_grad()
-def test_a_shared_beginning_is_computed_once(embedded: tuple[Backbone, Embedded]) -> None:
+def test_right_padding_gives_the_numbers_of_left_padding(library: Library) -> None:
+    for name in SHORT_CUTS:
+        case = CASES[name]
+        model = library.model(case["adapter"])
+        left, right = (
+            run(model, case, tokens_of(model, case, "c", side), official=False) for side in ("left", "right")
+        )  # type: ignore[arg-type]
+        assert not left.tokens.mask.all()
+        torch.testing.assert_close(right.outputs, left.outputs, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(right.last, left.last, atol=5e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [None, 2])
+@pytest.mark.parametrize("name", SHORT_CUTS)
+@torch.no_grad()
+def test_prompts_on_one_picture_share_their_beginning(library: Library, name: str, layer: int | None) -> None:
+    case = CASES[name]
+    model = library.model(case["adapter"])
+    inputs = inputs_of(model, case)
+    seen = inputs.picture(picture("cat_a"))
+    prompts = ["a red fox", "a red fox in deep snow", "boats"]
+    tokens = batch([inputs.ids(prompt, seen) for prompt in prompts], [seen] * 3, inputs.pad_id)
+    visual = model.backbone.project(model.backbone.features([seen]), [seen])
+    embedded = model.backbone.embed(tokens, visual * 3)
+    start, rows = common_start(embedded), last_rows(tokens.mask)
+    assert len(visual[0]) < start < int(rows.min())
+    ours = read_behind(model.backbone, embedded, start=start, rows=rows, layer=layer)
+    expected = read(model.backbone, embedded, rows=rows, layer=layer)
+    torch.testing.assert_close(ours, expected, atol=3e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_what_is_read_behind_a_past_may_be_anything(embedded: tuple[Backbone, Embedded]) -> None:
     backbone, inputs = embedded
     row = int(inputs.mask.sum(-1).argmax())  # the longest, without padding
     alone = Embedded(*(part[row : row + 1] for part in (inputs.x, inputs.cos, inputs.sin, inputs.mask)))
     cut = alone.x.shape[1] - 8
-    first, rest = (_slice(alone, part) for part in (slice(None, cut), slice(cut, None)))
-    past = prefill(backbone, first).expand(2)
-    twice = Embedded(*(part.expand(2, *part.shape[1:]) for part in (rest.x, rest.cos, rest.sin, rest.mask)))
-    full = read(backbone, alone)[:, cut:].expand(2, -1, -1)
-    torch.testing.assert_close(read(backbone, twice, past=past), full, atol=2e-5, rtol=1e-5)
-    rows = torch.tensor([[2, 7], [7, 0]])
-    expected = full.gather(1, rows[..., None].expand(-1, -1, full.shape[-1]))
-    torch.testing.assert_close(read(backbone, twice, rows=rows, past=past), expected, atol=2e-5, rtol=1e-5)
+    past = prefill(backbone, _slice(alone, slice(None, cut)))
+    ours = read(backbone, _slice(alone, slice(cut, None)), past=past)
+    torch.testing.assert_close(ours, read(backbone, alone)[:, cut:], atol=3e-5, rtol=1e-5)
+
+
+def test_rows_of_different_rotary_factors_share_nothing(library: Library) -> None:
+    case = CASES["phi3v.bt_ca.long2.crops4"]
+    model = library.model(case["adapter"])
+    inputs = inputs_of(model, case)
+    seen = inputs.picture(picture("cat_a"))
+    tokens = batch([inputs.ids(prompt, seen) for prompt in ("boats", "boats " * 400)], [seen] * 2, inputs.pad_id)
+    with torch.no_grad():
+        embedded = model.backbone.embed(tokens, model.backbone.project(model.backbone.features([seen]), [seen]) * 2)
+    assert tokens.mask.sum(-1).min() <= 1024 < tokens.mask.sum(-1).max()
+    assert common_start(embedded) == 1  # the begin token, at position 0, turns by no angle
 
 
 @pytest.mark.parametrize("layer", [-1, 3])

@@ -138,13 +138,16 @@ def test_no_crops_are_refused() -> None:
         PhiInputs(None, num_crops=0)
 
 
-def test_batches_are_padded_on_the_left() -> None:
+def test_batches_are_padded_on_either_side() -> None:
     seen = Picture(torch.zeros(1), (1, 1))
     tokens = batch([[5, 6, 7], [8]], [seen, seen], 0)
+    assert tokens.ids.tolist() == [[5, 6, 7], [8, 0, 0]]
+    assert tokens.mask.tolist() == [[True] * 3, [True, False, False]]
+    assert last_rows(tokens.mask).tolist() == [[2], [0]]
+    tokens = batch([[5, 6, 7], [8]], [seen, seen], 0, side="left")
     assert tokens.ids.tolist() == [[5, 6, 7], [0, 0, 8]]
     assert tokens.mask.tolist() == [[True] * 3, [False, False, True]]
     assert last_rows(tokens.mask).tolist() == [[2], [2]]
-    assert last_rows(torch.tensor([[True, True, False]])).tolist() == [[1]]
 
 
 def test_the_tokenizer_is_that_of_the_file() -> None:
