@@ -13,21 +13,21 @@ class PipelineError(ValueError):
     """A request that the pipelines cannot serve; the message says what to do instead."""
 
 
-class UnsupportedScheduler(PipelineError):  # noqa: N818 - the names read as sentences where they are raised
+class UnsupportedScheduler(PipelineError):
     """A scheduler whose steps are not one model call each, or whose noise levels cannot be read."""
 
 
-class UnsupportedSize(PipelineError):  # noqa: N818
+class UnsupportedSize(PipelineError):
     """A height or width that the model cannot make."""
 
 
-class UnknownModel(PipelineError):  # noqa: N818
+class UnknownModel(PipelineError):
     """A model name that leads nowhere."""
 
 
-class OutOfMemory(PipelineError):  # noqa: N818
+class OutOfMemory(PipelineError):
     """Even one particle at a time does not fit into memory."""
 
 
-class NotFinite(PipelineError):  # noqa: N818
+class NotFinite(PipelineError):
     """The model gave NaN or infinity."""

@@ -198,7 +198,8 @@ def _step(base: Any) -> Callable[..., object]:  # noqa: ANN401
         window.x0 = _estimate(window, call.arguments["model_output"], sample, output)
         window.nfe += len(sample)
         window.done += 1
-        window.memory = collect(self, window.before, sample)
+        if window.position == window.stop:
+            window.memory = collect(self, window.before, sample)
         return output.to_tuple() if as_tuple else output
 
     return step
