@@ -34,6 +34,7 @@ def load(folder: Path) -> StableDiffusionPipeline:
     """The pipeline in `folder`, silent."""
     pipe = StableDiffusionPipeline.from_pretrained(folder, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
+    pipe.unet.to(memory_format=torch.channels_last)  # a fifth faster on a CPU
     return pipe
 
 

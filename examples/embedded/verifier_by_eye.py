@@ -21,7 +21,7 @@ from rewards.shapes.scenes import prompt_set
 from rewards.shapes.verifier import verify_batch
 
 COLUMNS, ROWS = 8, 5
-SIDE, CAPTION = 192, 34  # pixels of a picture on the sheet, and of the lines below it
+SIDE, CAPTION = 192, 46  # pixels of a picture on the sheet, and of the lines below it
 SEED = 5
 
 
