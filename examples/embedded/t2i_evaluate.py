@@ -1,6 +1,6 @@
 """How often the embedded text-to-image model does what it is told, judged by the exact verifier.
 
-    python t2i_evaluate.py pipelines/embedded --per-skill 20 --candidates 16 --seed 7 --json pipelines/embedded/figures.json
+    python t2i_evaluate.py ../../pipelines/embedded --per-skill 20 --candidates 16 --seed 7 --json figures.json
 
 For each skill: pass rate of a single candidate, strict pass rate, and the share of prompts where the best of 4 and of
 16 passes (an oracle picks; expectation without replacement). For previews at a quarter, half and three quarters of the

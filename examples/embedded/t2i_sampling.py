@@ -53,9 +53,8 @@ def generate(
         _denoise(pipe, prompts[start : start + BATCH], seeds[start : start + BATCH], steps, guidance, look_at)
         for start in range(0, len(prompts), BATCH)
     ]
-    latents = [part.pop(steps) for part in parts]
-    previews = {step: np.concatenate([_decode(pipe, part[step]) for part in parts]) for step in look_at}
-    return Candidates(np.concatenate([_decode(pipe, batch) for batch in latents]), previews)
+    previews = {step: np.concatenate([_decode(pipe, looks[step]) for _, looks in parts]) for step in look_at}
+    return Candidates(np.concatenate([_decode(pipe, latents) for latents, _ in parts]), previews)
 
 
 def _denoise(
@@ -65,20 +64,20 @@ def _denoise(
     steps: int,
     guidance: float,
     look_at: Sequence[int],
-) -> dict[int, Tensor]:
-    """Clean latents under `steps`, x0 estimates under the steps of `look_at`; each (N, 4, 16, 16)."""
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """Clean latents, and the x0 estimates after the steps of `look_at`; each (N, 4, 16, 16)."""
     text = pipe.text_encoder(_tokens(pipe, [""] * len(prompts) + list(prompts))).last_hidden_state
     noises = [torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     latents = torch.cat(noises)
     pipe.scheduler.set_timesteps(steps)
-    kept: dict[int, Tensor] = {}
+    looks: dict[int, Tensor] = {}
     for step, timestep in enumerate(pipe.scheduler.timesteps, start=1):
         without, given = pipe.unet(torch.cat([latents, latents]), timestep, text).sample.chunk(2)
         moved = pipe.scheduler.step(without + guidance * (given - without), timestep, latents)
         latents = moved.prev_sample
         if step in look_at:
-            kept[step] = moved.pred_original_sample
-    return kept | {steps: latents}
+            looks[step] = moved.pred_original_sample
+    return latents, looks
 
 
 def _tokens(pipe: StableDiffusionPipeline, prompts: Sequence[str]) -> Tensor:
