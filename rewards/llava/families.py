@@ -121,7 +121,7 @@ def resolve(name: str | Path) -> Path:
 
 
 def load_tokenizer(folder: Path) -> Foreign:
-    """The fast tokenizer in `folder`, exactly as its tokenizer.json says.
+    """The fast tokenizer in `folder`: tokenizer.json, with the begin and end that tokenizer_config.json asks for.
 
     Raises:
         CheckpointError: there is none, or it cannot be read.
@@ -131,9 +131,26 @@ def load_tokenizer(folder: Path) -> Foreign:
     if not (folder / "tokenizer.json").is_file():
         raise CheckpointError(f"There is no tokenizer.json in {folder}; expected the tokenizer of the base model.")
     try:
-        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"The tokenizer in {folder} is damaged: {error}") from error
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the tokenizer library raises plain ones
+        raise CheckpointError(f"The tokenizer in {folder} is damaged: {error}. Copy it again.") from error
+    settings = folder / "tokenizer_config.json"
+    _set_ends(tokenizer, read_json(settings) if settings.is_file() else {})
+    return tokenizer
+
+
+def _set_ends(tokenizer: Foreign, settings: Json) -> None:
+    """Begin and end tokens as transformers 4 sets them for a Llama tokenizer, whatever stands in tokenizer.json."""
+    from tokenizers.processors import TemplateProcessing
+
+    if not settings.get("tokenizer_class", "").startswith("LlamaTokenizer"):
+        return
+    begin = [tokenizer.bos_token] if settings.get("add_bos_token", True) else []
+    end = [tokenizer.eos_token] if settings.get("add_eos_token", False) else []
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=[*begin, "$A", *end],
+        special_tokens=[(token, tokenizer.convert_tokens_to_ids(token)) for token in {*begin, *end}],
+    )
 
 
 def _phi_depth(config: Json) -> int:

@@ -125,6 +125,27 @@ def apply(checkpoint: Official, backbone: Backbone, *, projector: bool = True) -
         )
 
 
+def still_initial(checkpoint: Official, backbone: Backbone) -> list[str]:
+    """Parts that a trainer should have moved and that stand where training starts; to be asked before `apply`.
+
+    The published LoRA trainer optimises the low-rank matrices alone, so such a checkpoint is possible and readable.
+
+    Returns:
+        Some of "projector" (equal to the base model's), "SkipCA norm" (all ones), "SkipCA" and "value head" (as widely
+        spread as normal numbers of deviation 1 / (H + 1), within four standard errors).
+    """
+    weights = dict(cast(nn.Module, backbone).named_parameters())
+    head = checkpoint.head
+    found = {
+        "projector": bool(checkpoint.projector)
+        and all(name in weights and _equal(tensor, weights[name]) for name, tensor in checkpoint.projector.items()),
+        "SkipCA norm": "ca_layernorm.weight" in head and bool((head["ca_layernorm.weight"] == 1).all()),
+        "SkipCA": "W_q.weight" in head and all(_as_drawn(head[f"{name}.weight"]) for name in ("W_q", "W_k", "W_v")),
+        "value head": "value_head.weight" in head and _as_drawn(head["value_head.weight"]),
+    }
+    return [part for part, untouched in found.items() if untouched]
+
+
 def is_head(name: str) -> bool:
     """Whether a stored name is the head's and not the base model's."""
     return _plain(name).startswith(HEAD_PARTS)
@@ -221,6 +242,18 @@ def _is_whole(folder: Path) -> bool:
     """Whether the weights are of a whole model: they hold its word embeddings."""
     words = ("embed_tokens.weight", "wte.weight")
     return any(True for path in weight_files(folder) for _ in tensors(path, lambda name: name.endswith(words)))
+
+
+def _equal(stored: Tensor, base: Tensor) -> bool:
+    """Whether both are the same numbers in the coarser of their two dtypes."""
+    coarse = min(stored.dtype, base.dtype, key=lambda dtype: dtype.itemsize)
+    return torch.equal(stored.to(coarse), base.to(stored.device, coarse))
+
+
+def _as_drawn(weight: Tensor) -> bool:
+    """Whether a matrix (·, H) has the spread of its initial values."""
+    spread = weight.float().square().mean().sqrt() * (weight.shape[1] + 1)
+    return bool((spread - 1).abs() < 4 / (2 * weight.numel()) ** 0.5)
 
 
 def _fits(name: str, shape: torch.Size, weights: dict[str, nn.Parameter], folder: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+import rewards.llava
 from rewards.errors import RewardError
 from rewards.llava.backbone import Backbone, Embedded, Picture, Tokens, batch, last_rows
 from rewards.llava.decoder import common_start, prefill, read, read_behind
@@ -76,6 +77,22 @@ def test_plain_llava_is_that_of_transformers(tmp_path: Path, layer: int) -> None
             pixel_values=torch.cat([seen.pixels for seen in pictures]),
         ).last_hidden_state
     torch.testing.assert_close(ours[batch.mask], theirs[batch.mask], atol=1e-5, rtol=1e-5)
+
+
+def test_the_embedded_llava_is_that_of_transformers() -> None:
+    from transformers import LlavaForConditionalGeneration
+
+    folder = Path(rewards.llava.__file__).parent / "embedded"
+    model = LlavaForConditionalGeneration.from_pretrained(folder, local_files_only=True).eval()
+    backbone = load(folder)
+    seen = [Picture(torch.randn(1, 3, 64, 64), (64, 64))]
+    slot = model.config.image_token_id
+    ids = torch.cat([torch.tensor([1]), torch.full((64,), slot), torch.tensor([5, 6, 7, 2])])[None]
+    batch = Tokens(ids, torch.ones_like(ids, dtype=torch.bool), tuple(seen))
+    _, ours = states(backbone, batch)
+    with torch.no_grad():
+        theirs = model.model(input_ids=ids, pixel_values=seen[0].pixels).last_hidden_state
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
 def test_llava_next_is_that_of_transformers(tmp_path: Path) -> None:

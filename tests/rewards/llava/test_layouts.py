@@ -1,6 +1,7 @@
 """Prompts byte for byte, token layouts, and the numbers of tokens that pictures take."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -150,18 +151,41 @@ def test_batches_are_padded_on_either_side() -> None:
     assert last_rows(tokens.mask).tolist() == [[2], [2]]
 
 
-def test_the_tokenizer_is_that_of_the_file() -> None:
-    """Ids that the recorded cases cannot show: they come from tokenizer.json alone."""
+TEXT = "  two spaces, an é and 漢字\n"
+
+
+@pytest.mark.parametrize("family", ["phi3v", "llava"])
+def test_the_tokenizer_is_that_of_the_file(family: str) -> None:
+    """tokenizer.json decides, whatever a class of the library would make of its vocabulary."""
     from tokenizers import Tokenizer
 
-    for family in ("phi3v", "llava"):
-        folder = GOLDENS / family / "base"
-        text = "  two spaces, an é and 漢字\n"
-        assert (
-            load_tokenizer(folder)(text).input_ids
-            == Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text).ids
-        )
-    assert json.loads((GOLDENS / "llava/base/tokenizer_config.json").read_text())["add_bos_token"]
+    folder = GOLDENS / family / "base"
+    expected = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(TEXT).ids
+    assert load_tokenizer(folder)(TEXT).input_ids == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "begin", "end"),
+    [
+        ({}, [1], []),
+        ({"add_bos_token": False}, [], []),
+        ({"add_bos_token": None, "add_eos_token": True}, [], [558]),
+        ({"tokenizer_class": "PreTrainedTokenizerFast"}, [], []),
+    ],
+)
+def test_begin_and_end_are_those_of_the_settings(
+    tmp_path: Path, change: dict[str, Any], begin: list[int], end: list[int]
+) -> None:
+    """A Llama tokenizer of transformers 4 rebuilds them; here tokenizer.json itself asks for none."""
+    base = GOLDENS / "phi3v/base"
+    contents = {name: json.loads((base / name).read_text()) for name in ("tokenizer.json", "tokenizer_config.json")}
+    contents["tokenizer.json"]["post_processor"] = None
+    contents["tokenizer_config.json"] |= change
+    for name, content in contents.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    tokenizer = load_tokenizer(tmp_path)
+    words = tokenizer(TEXT, add_special_tokens=False).input_ids
+    assert tokenizer(TEXT).input_ids == [*begin, *words, *end]
 
 
 def test_normalise_is_per_channel() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rewards.errors import CheckpointError
 from rewards.llava.families import load_base
-from rewards.llava.official import RewardConfig, apply, is_head, read_official
+from rewards.llava.official import RewardConfig, apply, is_head, read_official, still_initial
 from tests.rewards.llava.cases import GOLDENS, Library
 
 LORA = "lora/adapter_model.bin"
@@ -210,3 +210,21 @@ def test_another_base_model(library: Library) -> None:
     checkpoint = read_official(GOLDENS / "llava/bt")
     with pytest.raises(CheckpointError, match="check the base model"):
         apply(checkpoint, load_base(GOLDENS / "phi3v/base").backbone)
+
+
+def test_parts_that_training_did_not_move(folder: Path) -> None:
+    backbone = load_base(GOLDENS / "phi3v/base").backbone
+    assert still_initial(read_official(folder), backbone) == []
+    base = dict(backbone.named_parameters())  # type: ignore[attr-defined]
+    generator = torch.Generator().manual_seed(0)
+
+    def reset(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        drawn = {
+            name: torch.randn(state[name].shape, generator=generator) / 65 for name in state if state[name].ndim == 2
+        }
+        return {name: base[name] if name in base else drawn.get(name, torch.ones(64)) for name in state}
+
+    change(folder / HEAD, lambda state: {name: tensor.bfloat16() for name, tensor in reset(state).items()})
+    assert still_initial(read_official(folder), backbone) == ["projector", "SkipCA norm", "SkipCA", "value head"]
+    change(folder / HEAD, lambda state: {**state, "W_k.weight": state["W_k.weight"] * 1.1})
+    assert "SkipCA" not in still_initial(read_official(folder), backbone)
