@@ -1,159 +1,166 @@
 """Best-of-N against the loop that users write today.
 
 The loop: the stock pipeline once per seed, each picture scored by itself, the best kept. Ours: `BestOfNPipeline`. Same
-model, same reward, same seeds, so the same pictures, which is checked. Each run has a process of its own; the two
-alternate, so that a busy machine is equally busy for both. Memory is the peak above what model and reward take once
-loaded.
+model, same reward, same seeds, so the same pictures, which is checked. Times are taken in one process, the two in turn,
+so that a busy machine is equally busy for both; the first round, which pays for whatever is done once, has its own
+column. Memory is taken in fresh processes: the peak above what model and reward take once loaded.
 
-    python benchmarks/best_of_n.py [--n 16] [--repeats 3] [--model embedded] [--reward llava-reward] [--threads 1]
+    python benchmarks/best_of_n.py [--n 16] [--repeats 5] [--model embedded] [--reward llava-reward] [--threads 1]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import tempfile
-from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from measure import PROMPT, Clock, Peak, fresh, middle, spread, table, where
+from measure import PROMPT, Clock, Peak, fresh, table, where
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pipelines.foreign import Pipeline
     from rewards import Reward
 
 SEED = 100
+COUNTS = (1, 4, 16, 64)
+LABELS = {"loop": "stock pipeline, seed by seed", "ours": "BestOfNPipeline", "ours-free": "  batch_invariant=False"}
 
 
 def options() -> argparse.Namespace:
-    """Settings; the hidden ones make this process a worker."""
+    """Settings; the hidden one makes this process a worker."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--reward", default="llava-reward")
     parser.add_argument("--prompt", default=PROMPT)
     parser.add_argument("--steps", type=int, default=0, help="0: the model's default")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--worker", choices=["loop", "ours", "ours-free"], help=argparse.SUPPRESS)
-    parser.add_argument("--pictures", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--memory-of", choices=list(LABELS), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def main() -> None:
     """Print both tables."""
-    arguments = options()
-    if arguments.worker:
-        print(json.dumps(work(arguments)))
+    settings = options()
+    if settings.memory_of:
+        contestants = Contestants(settings)
+        contestants.warm_up()
+        with Peak() as peak:
+            contestants.run[settings.memory_of]()
+        print(json.dumps({"peak": peak.mib}))
         return
-    settings = {name: value for name, value in vars(arguments).items() if name not in ("worker", "pictures", "repeats")}
-    with tempfile.TemporaryDirectory() as folder:
-        compare(settings, arguments.repeats, Path(folder))
+    times(settings)
     memory(settings)
-    print(where(arguments.threads))
+    print(where(settings.threads))
 
 
-def compare(settings: dict[str, Any], repeats: int, folder: Path) -> None:
-    """Time and memory side by side, and whether the pictures are the same."""
-    kinds = {"loop": "stock pipeline, seed by seed", "ours": "BestOfNPipeline", "ours-free": "  batch_invariant=False"}
-    runs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
-    for _ in range(repeats):
-        for kind in kinds:
-            runs[kind].append(fresh(__file__, worker=kind, pictures=folder / kind, **settings))
-    base = runs["loop"]
+class Contestants:
+    """Model and reward, loaded, and the ways to use them: `run[kind]()` gives pictures by seed and the best seed."""
+
+    def __init__(self, settings: argparse.Namespace) -> None:
+        import torch
+
+        from pipelines import default_call, load_pipeline
+        from rewards import load_reward
+
+        torch.set_num_threads(settings.threads)
+        self.settings = settings
+        self.pipe: Pipeline = load_pipeline(settings.model)
+        self.reward: Reward = load_reward(settings.reward)
+        self.call: dict[str, Any] = default_call(self.pipe)
+        if settings.steps:
+            self.call["num_inference_steps"] = settings.steps
+        self.run: dict[str, Callable[[], tuple[list[Any], int]]] = {
+            "loop": self.loop,
+            "ours": self.ours,
+            "ours-free": lambda: self.ours(batch_invariant=False),
+        }
+
+    def warm_up(self) -> None:
+        """One step and one score, so that nothing is loaded later."""
+        images = self.pipe(self.settings.prompt, **{**self.call, "num_inference_steps": 1}).images
+        self.reward(images, [self.settings.prompt])
+
+    def loop(self) -> tuple[list[Any], int]:
+        """What users write."""
+        import numpy
+        import torch
+
+        pictures, scores = [], []
+        for seed in range(SEED, SEED + self.settings.n):
+            generator = torch.Generator("cpu").manual_seed(seed)
+            image = self.pipe(self.settings.prompt, generator=generator, **self.call).images[0]
+            scores.append(float(self.reward([image], [self.settings.prompt])[0]))
+            pictures.append(numpy.asarray(image))
+        return pictures, SEED + scores.index(max(scores))
+
+    def ours(self, batch_invariant: bool | None = None) -> tuple[list[Any], int]:
+        """What they could write instead."""
+        import numpy
+
+        from bon_search import BestOfNPipeline
+
+        size = self.settings.batch_size
+        best_of = BestOfNPipeline(self.pipe, self.reward, batch_size=size, batch_invariant=batch_invariant)
+        steps = self.call.get("num_inference_steps")
+        result = best_of(self.settings.prompt, n=self.settings.n, seed=SEED, steps=steps)
+        by_seed = sorted(result.candidates, key=lambda candidate: candidate.seed)
+        return [numpy.asarray(candidate.image) for candidate in by_seed], result.best.seed
+
+
+def times(settings: argparse.Namespace) -> None:
+    """Time side by side, and whether the pictures are the same."""
+    contestants = Contestants(settings)
+    contestants.warm_up()
+    clocks: dict[str, list[Clock]] = {kind: [] for kind in LABELS}
+    made = {}
+    for _ in range(settings.repeats + 1):
+        for kind, run in contestants.run.items():
+            with Clock() as clock:
+                made[kind] = run()
+            clocks[kind].append(clock)
     rows = []
-    for kind, label in kinds.items():
-        mine = runs[kind]
+    for kind, label in LABELS.items():
+        pairs = list(zip(clocks[kind], clocks["loop"], strict=True))
+        wall = [mine.wall for mine in clocks[kind][1:]]
         rows.append(
             [
                 label,
-                f"{middle(mine, 'wall'):.2f}",
-                spread(mine, "wall"),
-                f"{middle(mine, 'wall') / middle(base, 'wall'):.2f}",
-                f"{middle(mine, 'cpu') / middle(base, 'cpu'):.2f}",
-                f"{middle(mine, 'peak'):.0f}",
-                difference(folder / "loop.npz", folder / f"{kind}.npz"),
+                f"{median(wall):.2f}",
+                f"{min(wall):.2f}-{max(wall):.2f}",
+                f"{median(mine.wall / base.wall for mine, base in pairs[1:]):.2f}",
+                f"{median(mine.cpu / base.cpu for mine, base in pairs[1:]):.2f}",
+                f"{pairs[0][0].cpu / pairs[0][1].cpu:.2f}",
+                difference(made["loop"], made[kind]),
             ]
         )
-    print(f"\nbest of {settings['n']} by {settings['reward']}, {base[0]['steps']} steps, median of {repeats} runs")
-    print(table(["", "seconds", "min-max", "time ratio", "CPU ratio", "peak MiB", "pictures"], rows) + "\n")
+    steps = contestants.call.get("num_inference_steps", "default")
+    print(f"\nbest of {settings.n} by {settings.reward}, {steps} steps, batch size {settings.batch_size}")
+    head = ["", "seconds", "min-max", "time ratio", "CPU ratio", "CPU, first", "pictures"]
+    print(f"median of {settings.repeats} rounds\n{table(head, rows)}\n")
 
 
-def difference(first: Path, second: Path) -> str:
+def difference(first: tuple[list[Any], int], second: tuple[list[Any], int]) -> str:
     """How far two sets of pictures are apart, in levels of 8 bits, and whether the same one won."""
     import numpy
 
-    one, other = numpy.load(first), numpy.load(second)
-    largest = int(abs(one["pictures"].astype(int) - other["pictures"].astype(int)).max())
-    winner = "same" if one["best"] == other["best"] else "ANOTHER"
-    return f"differ by {largest}/255, {winner} winner"
+    one, other = (numpy.stack(pictures).astype(int) for pictures, _ in (first, second))
+    winner = "same" if first[1] == second[1] else "ANOTHER"
+    return f"differ by {abs(one - other).max()}/255, {winner} winner"
 
 
-def memory(settings: dict[str, Any]) -> None:
-    """Peak memory of both for growing N; steps do not matter for it, so there are two."""
-    counts = (1, 4, 16, 64)
-    peaks = {
-        kind: [fresh(__file__, worker=kind, **{**settings, "n": n, "steps": 2})["peak"] for n in counts]
-        for kind in ("loop", "ours")
-    }
-    rows = [[kind, *(f"{peak:.0f}" for peak in values)] for kind, values in peaks.items()]
-    print(table(["peak MiB above the loaded models", *(f"N = {n}" for n in counts)], rows) + "\n")
-
-
-def work(arguments: argparse.Namespace) -> dict[str, Any]:
-    """One timed run in this process."""
-    import torch
-
-    from pipelines import default_call, load_pipeline
-    from rewards import load_reward
-
-    torch.set_num_threads(arguments.threads)
-    pipe, reward = load_pipeline(arguments.model), load_reward(arguments.reward)
-    call = default_call(pipe)
-    if arguments.steps:
-        call["num_inference_steps"] = arguments.steps
-    reward(pipe(arguments.prompt, **{**call, "num_inference_steps": 1}).images, [arguments.prompt])  # warm up
-    seeds = list(range(SEED, SEED + arguments.n))
-    run = loop if arguments.worker == "loop" else ours
-    with Peak() as peak, Clock() as clock:
-        pictures, best = run(pipe, reward, arguments, seeds, call)
-    if arguments.pictures:
-        import numpy
-
-        numpy.savez(arguments.pictures, pictures=numpy.stack(pictures), best=best)
-    return {"wall": clock.wall, "cpu": clock.cpu, "peak": peak.mib, "steps": call.get("num_inference_steps", "default")}
-
-
-def loop(
-    pipe: Pipeline, reward: Reward, arguments: argparse.Namespace, seeds: list[int], call: dict[str, Any]
-) -> tuple[list[Any], int]:
-    """What users write: pictures in the order of the seeds, and the seed of the best."""
-    import numpy
-    import torch
-
-    pictures, scores = [], []
-    for seed in seeds:
-        image = pipe(arguments.prompt, generator=torch.Generator("cpu").manual_seed(seed), **call).images[0]
-        scores.append(float(reward([image], [arguments.prompt])[0]))
-        pictures.append(numpy.asarray(image))
-    return pictures, seeds[scores.index(max(scores))]
-
-
-def ours(
-    pipe: Pipeline, reward: Reward, arguments: argparse.Namespace, seeds: list[int], call: dict[str, Any]
-) -> tuple[list[Any], int]:
-    """What they could write instead."""
-    import numpy
-
-    from bon_search import BestOfNPipeline
-
-    invariant = False if arguments.worker == "ours-free" else None
-    best_of = BestOfNPipeline(pipe, reward, batch_size=arguments.batch_size, batch_invariant=invariant)
-    steps = call.get("num_inference_steps")
-    result = best_of(arguments.prompt, n=len(seeds), seed=seeds[0], steps=steps)
-    by_seed = sorted(result.candidates, key=lambda candidate: candidate.seed)
-    return [numpy.asarray(candidate.image) for candidate in by_seed], result.best.seed
+def memory(settings: argparse.Namespace) -> None:
+    """Peak memory for growing N; the number of steps does not matter for it, so there are two."""
+    shared = {name: value for name, value in vars(settings).items() if name not in ("memory_of", "repeats")}
+    rows = []
+    for kind, counts in (("loop", COUNTS[2:3]), ("ours", COUNTS)):
+        peaks = {n: fresh(__file__, **{**shared, "memory_of": kind, "n": n, "steps": 2})["peak"] for n in counts}
+        rows.append([LABELS[kind], *(f"{peaks[n]:.0f}" if n in peaks else "" for n in COUNTS)])
+    print(table(["peak MiB above the loaded models", *(f"N = {n}" for n in COUNTS)], rows) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 PROMPT = "a red circle left of a blue square"
@@ -94,17 +93,6 @@ class Clock:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.wall, self.cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
-
-
-def middle(runs: Sequence[dict[str, Any]], key: str) -> float:
-    """The median of a figure over repeated runs."""
-    return float(median(run[key] for run in runs))
-
-
-def spread(runs: Sequence[dict[str, Any]], key: str) -> str:
-    """Smallest to largest."""
-    values = sorted(run[key] for run in runs)
-    return f"{values[0]:.2f}-{values[-1]:.2f}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
