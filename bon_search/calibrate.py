@@ -69,6 +69,11 @@ class Previews:
         return Previews(self.scores[:, which::2], self.shares, self.steps, self.look_cost)
 
     @property
+    def deviation(self) -> float:
+        """Standard deviation of the final scores within a prompt, mean over prompts."""
+        return float(self.scores[..., -1].double().std(dim=1).mean())
+
+    @property
     def correlations(self) -> tuple[float, ...]:
         """(L,) Spearman correlation of previews with final scores within a prompt, mean over prompts."""
         ranks = self.scores.double().argsort(dim=1).argsort(dim=1).double()  # (P, M, L + 1)
@@ -91,6 +96,7 @@ class Calibration:
         correlations: Of these previews with the final scores (Spearman, within a prompt).
         look_cost: Of one look, in denoiser steps.
         steps: K.
+        deviation: Standard deviation of the final scores within a prompt.
     """
 
     schedule: Schedule
@@ -101,6 +107,7 @@ class Calibration:
     correlations: tuple[float, ...]
     look_cost: float
     steps: int
+    deviation: float
 
     @property
     def verdict(self) -> str:
@@ -178,7 +185,15 @@ def calibrate(previews: Previews, *, target: int = 16, seed: int = 0) -> Calibra
     if not ratio < PAYS:
         chosen, ratio, starts = Schedule(), 1.0, target
     return Calibration(
-        chosen, starts, ratio, target, previews.shares, previews.correlations, previews.look_cost, previews.steps
+        schedule=chosen,
+        starts=starts,
+        ratio=ratio,
+        target=target,
+        shares=previews.shares,
+        correlations=previews.correlations,
+        look_cost=previews.look_cost,
+        steps=previews.steps,
+        deviation=previews.deviation,
     )
 
 

@@ -20,7 +20,7 @@ from bon_search.pruning import DEFAULT, Schedule
 from bon_search.search import Critic, Scored, seeds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -68,7 +68,7 @@ def best(scores: Tensor, count: int) -> list[int]:
     return sorted(sorted(range(len(values)), key=lambda k: -values[k])[:count])
 
 
-def _run(sampler: Sampler, critic: Critic, starts: list[int], schedule: Schedule) -> Iterator[Scored]:
+def _run(sampler: Sampler, critic: Critic, starts: Sequence[int], schedule: Schedule) -> Iterator[Scored]:
     particles = sampler.init(starts)
     for look in schedule.looks(len(starts), sampler.steps):
         particles = sampler.advance(particles, to=look.step)

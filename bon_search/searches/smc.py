@@ -16,7 +16,7 @@ References:
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
@@ -134,7 +134,7 @@ class _Steering:
 
     sampler: Sampler
     critic: Critic
-    seeds: list[int]
+    seeds: Sequence[int]
     looks: tuple[int, ...]
     scale: Scale
     tempering: Tempering

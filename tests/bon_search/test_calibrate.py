@@ -55,7 +55,9 @@ def test_useless_previews_only_cost() -> None:
 @pytest.mark.parametrize("correlation", [0.3, 0.8])
 def test_the_correlation_is_measured(correlation: float) -> None:
     spearman = 6 / math.pi * math.asin(correlation / 2)  # known for normals
-    assert previews(correlation, shift=7.0).correlations == pytest.approx([spearman] * 2, abs=0.06)
+    measured = previews(correlation, shift=7.0)
+    assert measured.correlations == pytest.approx([spearman] * 2, abs=0.06)
+    assert measured.deviation == pytest.approx(1, abs=0.1)
 
 
 def test_good_previews_pay_and_the_file_is_read_by_halving(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def table(resampler: Resampler, n: int, repeats: int) -> Tensor:
 
 @every
 @given(logs=log_weights, n=numbers, seed=seeds)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_n_ancestors_in_order_the_same_for_the_same_seed_and_never_one_of_weight_zero(
     resampler: Resampler, logs: list[float], n: int, seed: int
 ) -> None:
@@ -53,7 +53,7 @@ def test_n_ancestors_in_order_the_same_for_the_same_seed_and_never_one_of_weight
     [("residual", 1, math.inf), ("stratified", 2, 2), ("systematic", 1, 1), ("ssp", 1, 1)],
 )
 @given(logs=log_weights, n=numbers, seed=seeds)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_children_stay_within_the_bound_of_the_scheme(
     name: str, below: float, above: float, logs: list[float], n: int, seed: int
 ) -> None:
@@ -65,7 +65,7 @@ def test_children_stay_within_the_bound_of_the_scheme(
 
 @every
 @given(logs=log_weights, n=st.integers(1, 6), seed=st.integers(0, 2**40))
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=3, deadline=None)
 def test_unbiased_for_any_weights(resampler: Resampler, logs: list[float], n: int, seed: int) -> None:
     """Hoeffding: a mean of R values in [0, n] strays by n·sqrt(18/R) with a chance below 2·exp(-36)."""
     weights, repeats = torch.tensor(logs, dtype=torch.float64), 300
@@ -75,7 +75,7 @@ def test_unbiased_for_any_weights(resampler: Resampler, logs: list[float], n: in
 
 @every
 def test_unbiased_to_the_third_digit(resampler: Resampler) -> None:
-    n, repeats = 5, 2000
+    n, repeats = 5, 1200
     counts = table(resampler, n, repeats)
     errors = counts.mean(0) - n * LOGS.softmax(0)
     assert (errors.abs() < 6 * counts.std(0) / math.sqrt(repeats) + 1e-12).all()
@@ -83,7 +83,7 @@ def test_unbiased_to_the_third_digit(resampler: Resampler) -> None:
 
 def test_variances_are_in_their_order() -> None:
     """Known: multinomial has n·w(1−w); with fraction f of n·w, ssp and systematic have f(1−f), the least possible."""
-    n, repeats = 5, 1500
+    n, repeats = 5, 1200
     weights = LOGS.softmax(0)
     fractions = n * weights - (n * weights).floor()
     variances = {name: table(resampler, n, repeats).var(0) for name, resampler in RESAMPLERS.items()}
