@@ -202,7 +202,8 @@ def _finish(run: Run, folder: RunFolder, arguments: argparse.Namespace, remake: 
     if not result.candidates:
         return status
     best = folder.finish(result)
-    print(json.dumps(as_json(result), ensure_ascii=False) if arguments.json else best)
+    if best is not None:
+        print(json.dumps(as_json(result), ensure_ascii=False) if arguments.json else best)
     if remake and not status:
         _say(remake.verdict(result))
     return status
@@ -212,21 +213,21 @@ def _drain(run: Run, folder: RunFolder) -> int:
     """Write candidates as they come; an interrupt or a fault of model or reward keeps what is finished."""
     from bon_search.progress import Progress
 
-    with Progress(run.recipe.n * run.recipe.steps, run.recipe.n) as bar:
-        run.on_nfe = bar.spent
-        try:
+    try:
+        with Progress(run.recipe.n * run.recipe.steps, run.recipe.n) as bar:
+            run.on_nfe = bar.spent
             for candidate in run:
                 folder.add(candidate, run.recipe)
                 folder.checkpoint(run.result)
                 bar.finished(candidate.score)
-        except KeyboardInterrupt:
-            _say(f"interrupted; what is finished is in {folder.path}.")
-            return INTERRUPTED
-        except ValueError as error:
-            if not _is_users(error):
-                raise
-            _say(str(error))
-            return 2
+    except KeyboardInterrupt:
+        _say(f"interrupted; what is finished is in {folder.path}.")
+        return INTERRUPTED
+    except ValueError as error:
+        if not _is_users(error):
+            raise
+        _say(str(error))
+        return 2
     return 0
 
 

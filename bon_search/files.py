@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import re
 from dataclasses import asdict, dataclass
@@ -79,19 +80,18 @@ class RunFolder:
             if folder.exists() and not any(folder.iterdir()):
                 folder.rmdir()
 
-    def finish(self, result: SearchResult) -> Path:
-        """Write result.json, the contact sheet and best.png; returns the path of best.png.
-
-        Raises:
-            SearchError: No candidate has a score; all else is written before.
-        """
+    def finish(self, result: SearchResult) -> Path | None:
+        """Write result.json, the contact sheet and best.png; returns the path of best.png, None if nothing has a score."""
         from bon_search.sheet import contact_sheet
 
         self.checkpoint(result)
         sheet = io.BytesIO()
         contact_sheet(result.candidates, result.recipe.prompt).save(sheet, "PNG")
         self._put(self.path / "contact-sheet.png", sheet.getvalue())
-        return self._put(self.path / "best.png", encoded(result.best, result.recipe))
+        winner = result.candidates[0]
+        if math.isnan(winner.score):
+            return None
+        return self._put(self.path / "best.png", encoded(winner, result.recipe))
 
     def _put(self, path: Path, content: bytes) -> Path:
         try:

@@ -148,7 +148,10 @@ class BestOfNPipeline:
         from pipelines import default_call
 
         own = inspect.signature(type(self.pipe).__call__).parameters
-        arguments: dict[str, Any] = {**default_call(self.pipe), **{key: value for key, value in call.items() if value is not None}}
+        arguments: dict[str, Any] = {
+            **default_call(self.pipe),
+            **{key: value for key, value in call.items() if value is not None},
+        }
         default = arguments.pop("num_inference_steps", own["num_inference_steps"].default)
         return (default if steps is None else steps), arguments
 

@@ -121,14 +121,15 @@ class SearchResult:
         """Write best.png, candidates/, contact-sheet.png and result.json; returns the path of best.png.
 
         Raises:
-            SearchError: The folder already holds a run, or cannot be written.
+            SearchError: The folder already holds a run, or cannot be written; or there is no best candidate.
         """
         from bon_search.files import RunFolder
 
+        best = self.best
         target = RunFolder.create(Path(folder))
         for candidate in self.candidates:
             target.add(candidate, self.recipe)
-        return target.finish(self)
+        return target.finish(self) or target.picture(best)
 
 
 def ranked(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:

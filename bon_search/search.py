@@ -35,7 +35,7 @@ class Scored:
 MAX_SEED = 2**63 - 1
 
 
-def seeds(seed: int, n: int) -> list[int]:
+def seeds(seed: int, n: int) -> range:
     """The seeds of n candidates: seed, seed + 1, …; more candidates later only lengthen the list.
 
     Raises:
@@ -45,4 +45,4 @@ def seeds(seed: int, n: int) -> list[int]:
         raise SearchError(f"n = {n} asks for no candidate at all; ask for at least 1.")
     if not 0 <= seed <= MAX_SEED - n:
         raise SearchError(f"seed {seed} with {n} candidates leaves 0 … 2^63 - 1; choose a smaller non-negative seed.")
-    return list(range(seed, seed + n))
+    return range(seed, seed + n)

@@ -18,7 +18,7 @@ def test_batches_neither_lose_nor_change_a_candidate(n: int, batch: int, seed: i
     looks = list(best_of_n(standard_normal(), first_coordinate, n=n, seed=seed, batch_size=batch))
     whole = next(best_of_n(standard_normal(), first_coordinate, n=n, seed=seed))
     assert torch.cat([look.scores for look in looks]).equal(whole.scores)
-    assert [s for look in looks for s in look.particles.streams] == seeds(seed, n)
+    assert [s for look in looks for s in look.particles.streams] == list(seeds(seed, n))
     assert {look.particles.step for look in looks} == {STEPS}
     assert max(len(look.particles) for look in looks) <= batch
 
