@@ -33,10 +33,10 @@ def look_steps(looks: Looks, steps: int) -> tuple[int, ...]:
 
 
 def _step(look: float, steps: int) -> int:
-    if isinstance(look, int) and not isinstance(look, bool) and 1 <= look <= steps:
-        return look
     if isinstance(look, float) and 0 < look <= 1:
         return max(1, round(look * steps))
+    if hasattr(look, "__index__") and not isinstance(look, bool) and 1 <= look <= steps:
+        return int(look)
     raise SearchError(
         f"A look is a step from 1 to {steps} (an integer) or a share of the steps above 0 and up to 1 (a float such as "
         f"0.35), but got {look!r}."

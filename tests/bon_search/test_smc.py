@@ -164,6 +164,15 @@ def test_scores_that_do_not_differ_do_not_steer() -> None:
     assert end.temperature == pytest.approx(float(end.scores.std()) / 3)
 
 
+def test_no_tilt_is_no_steering() -> None:
+    for settings in ({"temperature": math.inf}, {"strength": 0.0}):
+        *previews, end = smc(EXACT, LINEAR.critic(), n=16, looks=LOOKS, **settings)  # type: ignore[arg-type]
+        assert end.log_weights is not None
+        assert end.log_weights.tolist() == [0.0] * 16
+        assert {look.temperature for look in [*previews, end]} == {math.inf}
+        assert end.log_evidence == pytest.approx(0, abs=1e-12)
+
+
 def test_sampling_mode_draws_from_the_tilted_law() -> None:
     tilt = LINEAR.tilt(EXACT, 1.0)
     points = []
