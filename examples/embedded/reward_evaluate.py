@@ -33,7 +33,7 @@ from rewards.shapes.scenes import prompt_set
 from rewards.shapes.verifier import judge
 
 PER_SKILL, CANDIDATES, GUIDANCE = 20, 16, 2.0
-TWINS = 1500
+TWINS = 400
 
 Figures = dict[str, float]
 
@@ -50,13 +50,17 @@ def main() -> None:
     scoring.add_argument("pool", type=Path)
     scoring.add_argument("candidates", type=Path)
     scoring.add_argument("checkpoints", type=Path, nargs="+")
+    scoring.add_argument("--selection-only", action="store_true", help="only the choice among candidates")
     scoring.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.command == "candidates":
         make_candidates(options.model, options.out, *map(int, options.part.split(":")))
         return
-    figures = {str(folder): evaluate(folder, options.pool, options.candidates) for folder in options.checkpoints}
+    figures = {
+        str(folder): evaluate(folder, options.candidates, None if options.selection_only else options.pool)
+        for folder in options.checkpoints
+    }
     print(json.dumps(figures, indent=2))
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
@@ -75,17 +79,20 @@ def make_candidates(model: Path, out: Path, part: int, parts: int) -> None:
         write(path, pipe, chosen, [500_000 + 1000 * number + row for row in range(len(chosen))], GUIDANCE)
 
 
-def evaluate(folder: Path, pool_folder: Path, candidates: Path) -> dict[str, Figures]:
-    """All figures of one checkpoint."""
+def evaluate(folder: Path, candidates: Path, renders: Path | None) -> dict[str, Figures]:
+    """The figures of one checkpoint; without `renders` only those of the candidates."""
     reward = load_reward("llava-reward", checkpoint=folder, batch_size=32)
     pool, groups = load_samples(candidates.glob("samples-*.npz"))
     scores = [score(reward, pool, group.rows, group.prompt) for group in groups]
     figures = {name: selection(groups, scores, skills) for name, skills in _SKILLS.items()}
+    figures["candidates"] = {"pass above fail": order(groups, scores)}
+    if renders is None:
+        return figures
     wrong = [score(reward, pool, group.rows, another(groups, index)) for index, group in enumerate(groups)]
-    figures["candidates"] = {"pass above fail": order(groups, scores), "with a wrong prompt": order(groups, wrong)}
-    renders = Pool.read(pool_folder.glob("test-*.npz"))
-    figures["twins"] = twins_in_order(reward, renders)
-    figures["renders"] = renders_in_order(reward, renders)
+    figures["candidates"]["with a wrong prompt"] = order(groups, wrong)
+    pool = Pool.read(renders.glob("test-*.npz"))
+    figures["twins"] = twins_in_order(reward, pool)
+    figures["renders"] = renders_in_order(reward, pool)
     return figures
 
 

@@ -10,17 +10,16 @@ grounding is not unlearnt.
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
 import numpy as np
 import torch
-from reward_data import WEIGHTS, Pack, pack, sentences, statement
+from reward_data import WEIGHTS, Pack, Pool, Statement, pack, sentences, statement
 from reward_ground import Grounding
 from reward_loop import Loop, Metrics, Worker, launch, load_modules
 from reward_model import Auxiliary, build_llava, build_tokenizer, read, see, speed_up
-from reward_samples import load_samples
+from reward_samples import Group, load_samples, mirrored, wandered
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -29,6 +28,7 @@ from rewards.llava.images import ImageSettings
 from rewards.shapes.captions import parse
 
 TAU = 0.1
+PLAIN = ("single_object", "two_object")  # skills whose sentences name no colour
 CANDIDATES = 8  # of one prompt in a batch
 SETTINGS = ImageSettings(64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 TEMPLATE = "<s><image>{prompt}</s>"
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=2, help="prompts a step and process, 8 candidates each")
     parser.add_argument("--renders", type=int, default=8, help="renders a step and process")
     parser.add_argument("--held-back", type=int, default=40, help="prompts of the samples that only the check sees")
+    parser.add_argument("--plain", type=float, default=1.0, help="weight of prompts without colours")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--skip-ca", action=argparse.BooleanOptionalAction, default=True)
@@ -84,7 +85,8 @@ class Ranking:
         self.samples, groups = load_samples(options.samples.glob("samples-*.npz"))
         mixed = [group for group in groups if group.mixed and len(group.rows) >= CANDIDATES]
         self.held_back, self.groups = mixed[: options.held_back], mixed[options.held_back :]
-        self.specs = {row: parse(group.prompt) for group in groups for row in group.rows}
+        self.sayings = {skill: w * options.plain if skill in PLAIN else w for skill, w in WEIGHTS.items()}
+        self.weights = [options.plain if group.skill in PLAIN else 1.0 for group in self.groups]
 
     def run(self) -> None:
         """Train; check at each checkpoint."""
@@ -93,32 +95,39 @@ class Ranking:
     def loss(self, step: int) -> tuple[Tensor, Metrics]:
         """Bradley-Terry over renders and samples, and the dense losses over both at once."""
         rng = Random(f"c-{self.options.seed}-{step}-{self.loop.worker.rank}")
-        pools = [self.grounding.pool, self.samples]
-        chosen_groups = rng.sample(self.groups, self.options.groups)
-        rows = [self.grounding.rows(rng), [row for group in chosen_groups for row in group.rows[:CANDIDATES]]]
-        pixels = torch.cat([pool.pixels(chosen, rng) for pool, chosen in zip(pools, rows, strict=True)])
-        tables = np.concatenate([pool.objects[chosen] for pool, chosen in zip(pools, rows, strict=True)])
-        packed = self.told(rows, rng)
+        rows = self.grounding.rows(rng)
+        renders = Pool(self.grounding.pool.images[rows], self.grounding.pool.objects[rows])
+        told = [sentences(renders.detected(row), rng, WEIGHTS) for row in range(len(renders))]
+        shown = [renders]
+        for group in rng.choices(self.groups, self.weights, k=self.options.groups):
+            candidates, said = self.tell(group, rng)
+            shown.append(candidates)
+            told += said
+        pixels = torch.cat([pool.pixels(range(len(pool)), rng) for pool in shown])
+        tables = np.concatenate([pool.objects for pool in shown])
+        packed = pack(tables, told)
         with torch.autocast("cpu", torch.bfloat16):
             visual = see(self.grounding.model, pixels)
             hidden = read(self.grounding.model, visual, packed.ids, packed.positions, packed.segments)
         visual, hidden = visual.float(), hidden.float()
         scores = self.head(hidden[packed.ends[:, 0], packed.ends[:, 1]], visual[packed.ends[:, 0]]) / TAU
-        ranked, metrics = self.preferences(scores, packed, len(rows[0]))
+        ranked, metrics = self.preferences(scores, packed, len(rows))
         dense, seen = self.grounding.patch_loss(visual, tables)
         words, told = self.grounding.words_loss(hidden, visual, packed)
         total = ranked + 0.3 * words + 0.1 * dense
         return total, {**metrics, "shape": seen["shape"], "presence": told["presence"]}
 
-    def told(self, rows: Sequence[Sequence[int]], rng: Random) -> Pack:
-        """Statements about renders, and about candidates, whose first one is the prompt they were made for."""
-        renders = [sentences(self.grounding.pool.detected(row), rng, WEIGHTS) for row in rows[0]]
-        candidates = []
-        for row in rows[1]:
-            objects = self.samples.detected(row)
-            candidates.append(sentences(objects, rng, WEIGHTS, [statement(self.specs[row], objects, "prompt")]))
-        tables = np.concatenate([self.grounding.pool.objects[list(rows[0])], self.samples.objects[list(rows[1])]])
-        return pack(tables, renders + candidates)
+    def tell(self, group: Group, rng: Random) -> tuple[Pool, list[list[Statement]]]:
+        """Eight candidates for one prompt, moved a little, each with that prompt and with twins of its own."""
+        mirror = rng.random() < 0.5
+        rows = rng.sample(group.rows, CANDIDATES)
+        candidates = wandered(self.samples, rows, rng, mirror=mirror)
+        spec = mirrored(parse(group.prompt)) if mirror else parse(group.prompt)
+        told = []
+        for row in range(CANDIDATES):
+            objects = candidates.detected(row)
+            told.append(sentences(objects, rng, self.sayings, [statement(spec, objects, "prompt")]))
+        return candidates, told
 
     def preferences(self, scores: Tensor, packed: Pack, renders: int) -> tuple[Tensor, Metrics]:
         """The three kinds of pairs; `scores` are in units of tau."""
@@ -146,7 +155,7 @@ class Ranking:
         for group in self.held_back:
             rows = list(group.rows[:CANDIDATES])
             correct = torch.from_numpy(group.correct[:CANDIDATES])
-            told = [[statement(self.specs[row], self.samples.detected(row), "prompt")] for row in rows]
+            told = [[statement(parse(group.prompt), self.samples.detected(row), "prompt")] for row in rows]
             packed = pack(self.samples.objects[rows], told)
             visual = see(model, self.samples.pixels(rows))
             hidden = read(model, visual, packed.ids, packed.positions, packed.segments)
