@@ -14,8 +14,8 @@ now over the product before, so whatever was looked at, the whole telescopes to 
 population stands for the same target. Potentials differ in whom they favour on the way, hence in variance.
 
 Singhal et al. multiply G = exp(λ·max), exp(λ·Σr), exp(λ·r) in full at every look and divide by all of it at the end.
-That is the same law too, but the pressure grows to a multiple of the target's, and the last division throws most of the
-sample away. The forms above never press harder than the target.
+That is the same law too, but the pressure grows with every look to a multiple of the target's, and after many looks the
+last division leaves few particles that count. The forms above never press harder than the target.
 
 References:
     Singhal et al., "A General Framework for Inference-time Scaling and Steering of Diffusion Models", 2025

@@ -72,7 +72,8 @@ def smc(  # noqa: PLR0913  the dimensions of the method; the presets fix most of
         temperature: Divides the score, in its own units. None: deviation / strength.
         strength: The tilt in nats per deviation of the reward; used when the temperature is None.
         deviation: The reward's standard deviation within the prompt. None: that of the first look at which scores
-            differ, once for the whole run; until then there is no steering.
+            differ, once for the whole run; until then there is no steering. Previews spread less than finished
+            pictures, so a measured deviation steers harder than that of a calibration (`Previews.deviation`).
         tempering: "constant", "increasing" (DAS), "adaptive" (bisection on the ESS), or a `Tempering`.
         potential: "difference", "maximum", "sum", "current", or a `Potential`.
         resampler: "ssp", "systematic", "stratified", "residual", "multinomial", "single", or a `Resampler`.
