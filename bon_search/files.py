@@ -81,7 +81,7 @@ class RunFolder:
                 folder.rmdir()
 
     def finish(self, result: SearchResult) -> Path | None:
-        """Write result.json, the contact sheet and best.png; returns the path of best.png, None if nothing has a score."""
+        """Write result.json, contact sheet and best.png; returns the path of best.png, None if nothing has a score."""
         from bon_search.sheet import contact_sheet
 
         self.checkpoint(result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from bon_search.critic import PictureCritic
@@ -143,6 +144,12 @@ class BestOfNPipeline:
         run = Run(search, critic, ledger, recipe, lambda: sampler.evaluations_per_nfe)
         return run
 
+    @cached_property
+    def _revision(self) -> str:
+        from pipelines import model_revision
+
+        return model_revision(self.pipe)
+
     def _arguments(self, steps: int | None, call: dict[str, Setting]) -> tuple[int, dict[str, Any]]:
         """Steps and further arguments of the call: the user's, else the model's, else the pipeline's own defaults."""
         from pipelines import default_call
@@ -156,12 +163,10 @@ class BestOfNPipeline:
         return (default if steps is None else steps), arguments
 
     def _recipe(self, prompt: str, n: int, seed: int, steps: int, call: dict[str, Setting]) -> Recipe:
-        from pipelines import model_revision
-
         return Recipe(
             prompt=prompt,
             model=self.model,
-            model_revision=model_revision(self.pipe),
+            model_revision=self._revision,
             pipeline=type(self.pipe).__name__,
             scheduler=type(self.pipe.scheduler).__name__,
             reward=self.reward_spec,

@@ -177,7 +177,7 @@ class DiffusersSampler:
         return images.float().clamp(0, 1)
 
     def _window(self, start: int, stop: int, **carried: Any) -> Any:  # noqa: ANN401
-        return windowed(self._scheduler, start, stop, steps=self.steps, **carried)
+        return windowed(self._scheduler, start, stop, steps=self.steps, schedule=self._schedule, **carried)
 
     def _run(self, scheduler: Any, n: int, decoder: torch.nn.Module | None = None, **inputs: object) -> Tensor:  # noqa: ANN401
         """Call the stock pipeline for n particles: latents (n, ...), or pictures from the decoding window [K, K)."""
@@ -203,8 +203,13 @@ class DiffusersSampler:
 
 
 def _private_copy(pipe: Any) -> Any:  # noqa: ANN401
-    """The same modules in another pipeline object, so that the caller's keeps its scheduler and progress bar."""
+    """The same modules in another pipeline object, so that the caller's keeps its scheduler and progress bar.
+
+    Where it runs is found out once and not, by a walk over all modules, in each window.
+    """
     private = copy.copy(pipe)
+    kind, where = type(pipe), {"__module__": type(pipe).__module__, "_execution_device": pipe._execution_device}
+    private.__class__ = type(kind.__name__, (kind,), where)
     private.set_progress_bar_config(disable=True)
     remember_prompts(private)
     return private

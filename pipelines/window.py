@@ -40,7 +40,7 @@ class Window:
         done: steps taken so far in this window.
         nfe: denoiser evaluations so far, summed over particles.
         x0: (N, ...) the clean-latent estimate of the last step taken.
-        schedule: the noise levels of the full run, known once the timesteps are set.
+        schedule: the noise levels of the full run; read off the scheduler once the timesteps are set, unless given.
         on_step: called at each step, with the number of particles, before the scheduler moves them.
     """
 
@@ -71,6 +71,7 @@ def windowed(
     steps: int,
     streams: Sequence[int] = (),
     memory: SolverMemory = EMPTY,
+    schedule: NoiseSchedule | None = None,
 ) -> Any:  # noqa: ANN401 - an instance of a class made at run time
     """A copy of the scheduler that runs the steps start..stop-1 of a run of `steps`; its `window` is the record.
 
@@ -82,7 +83,7 @@ def windowed(
     clone = copy.deepcopy(scheduler)
     base: object = type(scheduler)
     clone.__class__ = _windowed_class(base)
-    clone.window = Window(start, stop, steps, tuple(streams), memory)
+    clone.window = Window(start, stop, steps, tuple(streams), memory, schedule=schedule)
     return clone
 
 
@@ -163,7 +164,7 @@ def _set_timesteps(base: Any) -> Callable[..., None]:  # noqa: ANN401
         with _inside(window):
             base.set_timesteps(self, *args, **kwargs)
             check_steps(self, window.steps, self.timesteps)
-            window.schedule = read_schedule(self)
+            window.schedule = window.schedule or read_schedule(self)
             window.before = snapshot(self)
             for name, value in window.memory.state.items():
                 setattr(self, name, unpack(value))
