@@ -45,6 +45,7 @@ def main() -> None:
     making = commands.add_parser("candidates")
     making.add_argument("model", type=Path)
     making.add_argument("out", type=Path)
+    making.add_argument("--seed", type=int, default=0, help="of the prompts and the noise")
     making.add_argument("--part", default="0:1", help="which of how many processes")
     scoring = commands.add_parser("figures")
     scoring.add_argument("pool", type=Path)
@@ -55,7 +56,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.command == "candidates":
-        make_candidates(options.model, options.out, *map(int, options.part.split(":")))
+        make_candidates(options.model, options.out, options.seed, *map(int, options.part.split(":")))
         return
     figures = {
         str(folder): evaluate(folder, options.candidates, None if options.selection_only else options.pool)
@@ -66,7 +67,7 @@ def main() -> None:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def make_candidates(model: Path, out: Path, part: int, parts: int) -> None:
+def make_candidates(model: Path, out: Path, seed: int, part: int, parts: int) -> None:
     """A file for each skill: 20 held-out prompts (single_object has 12) of 16 candidates; noise used nowhere else."""
     out.mkdir(parents=True, exist_ok=True)
     pipe = load(model)
@@ -74,9 +75,11 @@ def make_candidates(model: Path, out: Path, part: int, parts: int) -> None:
         path = out / f"samples-{skill}.npz"
         if path.exists() or number % parts != part:
             continue
-        specs = list(dict.fromkeys(prompt_set(PER_SKILL, seed=0, split="test", skills=[skill])))
+        specs = list(dict.fromkeys(prompt_set(PER_SKILL, seed=seed, split="test", skills=[skill])))
         chosen = [spec for spec in specs for _ in range(CANDIDATES)]
-        write(path, pipe, chosen, [500_000 + 1000 * number + row for row in range(len(chosen))], GUIDANCE)
+        write(
+            path, pipe, chosen, [500_000 + 20_000 * seed + 1000 * number + row for row in range(len(chosen))], GUIDANCE
+        )
 
 
 def evaluate(folder: Path, candidates: Path, renders: Path | None) -> dict[str, Figures]:
