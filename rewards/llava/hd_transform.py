@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from rewards.errors import ImageError
 from rewards.llava.backbone import Picture
 from rewards.llava.normalise import Normalise, tiles
 
@@ -36,12 +37,19 @@ def hd_transform(image: Image.Image, *, num_crops: int, normalise: Normalise | N
         image: any mode; an alpha channel is dropped.
         num_crops: at most so many crops beside the whole; the published reward uses 16.
         normalise: mean and deviation, CLIP's by default.
+
+    Raises:
+        ImageError: one side is so much longer than the other that nothing would be left of the shorter one.
     """
     image = image.convert("RGB")
     upright = image.width < image.height
     if upright:
         image = image.transpose(Image.Transpose.TRANSPOSE)
     wide, high, full = hd_size(image.width, image.height, num_crops)
+    if not high:
+        raise ImageError(
+            f"Got a picture of {image.width} x {image.height} pixels, too thin for crops of {CROP}; cut it to a part."
+        )
     canvas = Image.new("RGB", (wide, full), (255, 255, 255))
     canvas.paste(image.resize((wide, high), Image.Resampling.BILINEAR), (0, (full - high) // 2))
     if upright:

@@ -120,6 +120,12 @@ def test_a_qwen_picture_of_extreme_shape_is_refused() -> None:
         smart_size(2, 500, (784, 784000))
 
 
+def test_a_phi_picture_of_extreme_shape_is_refused() -> None:
+    assert hd_transform(Image.new("RGB", (5000, 1)), num_crops=16).size == (336, 5376)
+    with pytest.raises(ImageError, match="too thin"):
+        hd_transform(Image.new("RGB", (1, 6000)), num_crops=16)
+
+
 def test_limits_in_both_forms_of_the_settings() -> None:
     assert qwen_limits({"min_pixels": 3136, "max_pixels": 9}) == (3136, 9)
     assert qwen_limits({"size": {"shortest_edge": 3136, "longest_edge": 12845056}}) == (3136, 12845056)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rewards.errors import CheckpointError
+from rewards.errors import CheckpointError, RewardError
 from rewards.llava.families import family_of, load_base, resolve
 from rewards.llava.weights import empty, fill, read_json, tensors, weight_files
 from tests.rewards.llava.cases import GOLDENS
@@ -168,6 +168,33 @@ def test_configurations_that_are_refused(folder: Path, change: dict[str, object]
     config = read_json(folder / "config.json") | change
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=message):
+        load_base(folder)
+
+
+LLAVA = GOLDENS / "llava/base"
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("text_config", {"model_type": "mistral"}, "mistral"),
+        ("text_config", {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "type 'linear'"),
+        ("", {"vision_feature_layer": [-2, -5]}, "one number"),
+        ("", {"vision_feature_select_strategy": "full"}, "expected 'default'"),
+    ],
+)
+def test_llavas_that_are_refused(tmp_path: Path, part: str, change: dict[str, object], message: str) -> None:
+    config = read_json(LLAVA / "config.json")
+    (config[part] if part else config).update(change)
+    shutil.copytree(LLAVA, tmp_path / "llava")
+    (tmp_path / "llava/config.json").write_text(json.dumps(config))
+    with pytest.raises(RewardError, match=message):
+        load_base(tmp_path / "llava")
+
+
+def test_a_damaged_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"tokenizer in .* is damaged"):
         load_base(folder)
 
 
