@@ -53,3 +53,16 @@ def test_it_draws_what_it_is_told(pipe: object) -> None:
 def test_a_seed_is_a_picture_whatever_the_batch(pipe: object) -> None:
     both = pictures(pipe, "a blue star", range(2))
     assert np.abs(both[1] - pictures(pipe, "a blue star", range(1, 2))[0]).max() < 1e-3
+
+
+def test_the_card_holds_the_figures() -> None:
+    """Every rate of figures.json stands in the card's table, and the aims are met."""
+    figures = json.loads((FOLDER / "figures.json").read_text())
+    card = (FOLDER / "README.md").read_text()
+    for skill, row in figures["skills"].items():
+        assert f"| {skill} | {row['prompts']} | {100 * row['single']:.1f} % |" in card
+    assert 0.5 <= figures["skills"]["six skills"]["single"] <= 0.7
+    assert figures["skills"]["six skills"]["best_of_16"] >= 0.98
+    assert figures["dark_pictures"] == 0
+    assert all(0.2 <= figures["skills"][skill]["single"] <= 0.45 for skill in ("position", "two_object", "three_attr"))
+    assert figures["previews"]["10"]["correlation_within_prompt"] >= 0.7
