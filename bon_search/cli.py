@@ -85,18 +85,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status."""
     arguments = parser().parse_args(argv)
     try:
-        return _main(arguments)
+        _main(arguments)
     except KeyboardInterrupt:
-        _say("interrupted before the first candidate was finished.")
+        _say("interrupted; what was finished is kept.")
         return INTERRUPTED
     except ValueError as error:
         if not _is_users(error):
             raise
         _say(str(error))
         return 2
+    return 0
 
 
-def _main(arguments: argparse.Namespace) -> int:
+def _main(arguments: argparse.Namespace) -> None:
     remake = _remake(arguments)
     prompts = [remake.recipe.prompt] if remake else _prompts(arguments)
     folders = [] if arguments.dry_run else _folders(arguments, prompts)
@@ -107,12 +108,11 @@ def _main(arguments: argparse.Namespace) -> int:
             run = _start(pipeline, prompt, arguments, remake)
             if arguments.dry_run:
                 print(_plan(run.recipe))
-            elif status := _finish(run, folders[k], arguments, remake):
-                return status
+            else:
+                _finish(run, folders[k], arguments, remake)
     finally:
         for folder in folders:
             folder.discard()
-    return 0
 
 
 def _remake(arguments: argparse.Namespace) -> Remake | None:
@@ -196,21 +196,8 @@ def _start(pipeline: BestOfNPipeline, prompt: str, arguments: argparse.Namespace
     return pipeline.start(prompt, n=n, seed=seed, steps=steps, **call)
 
 
-def _finish(run: Run, folder: RunFolder, arguments: argparse.Namespace, remake: Remake | None) -> int:
-    status = _drain(run, folder)
-    result = run.result
-    if not result.candidates:
-        return status
-    best = folder.finish(result)
-    if best is not None:
-        print(json.dumps(as_json(result), ensure_ascii=False) if arguments.json else best)
-    if remake and not status:
-        _say(remake.verdict(result))
-    return status
-
-
-def _drain(run: Run, folder: RunFolder) -> int:
-    """Write candidates as they come; an interrupt or a fault of model or reward keeps what is finished."""
+def _finish(run: Run, folder: RunFolder, arguments: argparse.Namespace, remake: Remake | None) -> None:
+    """Write candidates as they come, then the rest; an interrupt or a fault on the way keeps what is finished."""
     from bon_search.progress import Progress
 
     try:
@@ -220,15 +207,13 @@ def _drain(run: Run, folder: RunFolder) -> int:
                 folder.add(candidate, run.recipe)
                 folder.checkpoint(run.result)
                 bar.finished(candidate.score)
-    except KeyboardInterrupt:
-        _say(f"interrupted; what is finished is in {folder.path}.")
-        return INTERRUPTED
-    except ValueError as error:
-        if not _is_users(error):
-            raise
-        _say(str(error))
-        return 2
-    return 0
+    finally:
+        result = run.result
+        best = folder.finish(result) if result.candidates else None
+        if best is not None:
+            print(json.dumps(as_json(result), ensure_ascii=False) if arguments.json else best)
+    if remake:
+        _say(remake.verdict(result))
 
 
 def _plan(recipe: Recipe) -> str:
