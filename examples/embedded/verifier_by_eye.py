@@ -1,4 +1,4 @@
-"""Checks the verifier against a person: numbered sheets without verdicts to judge, then the comparison.
+"""Checks the verifier against the eye: numbered sheets without verdicts to judge, then the comparison.
 
     python verifier_by_eye.py sheets pipelines/embedded runs/eye        # sheet-1.png … and verdicts.json
     python verifier_by_eye.py compare runs/eye answers.txt              # after judging
