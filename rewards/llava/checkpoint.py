@@ -126,6 +126,7 @@ def _silence() -> Iterator[None]:
 def revision(folder: Path) -> str:
     """Content hash of all weights and settings in `folder`, 12 hexadecimal digits."""
     digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]):
+    names = ("config.json", "reward.json", "tokenizer.json", "tokenizer_config.json", "*.safetensors")
+    for path in sorted(path for name in names for path in folder.glob(name)):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:12]
