@@ -19,9 +19,9 @@ from random import Random
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from reward_data import Pool
 from reward_ground import test_statements
 from reward_model import WORDS
+from reward_pictures import Pool
 from reward_samples import Group, load_samples
 from t2i_samples import write
 from t2i_sampling import load

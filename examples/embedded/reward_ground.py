@@ -17,9 +17,10 @@ from random import Random
 
 import numpy as np
 import torch
-from reward_data import WEIGHTS, Pack, Pool, Statement, listing, pack, patch_labels, sentences, statement, twins
+from reward_data import WEIGHTS, Pack, Statement, listing, pack, sentences, statement, twins
 from reward_loop import Loop, Metrics, Worker, launch, load_modules
 from reward_model import COLOR_WORDS, ID, SHAPE_WORDS, Auxiliary, build_llava, read, see, speed_up
+from reward_pictures import Pool, patch_labels
 from torch import Tensor
 from torch.nn import functional
 from transformers import LlavaForConditionalGeneration

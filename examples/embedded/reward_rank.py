@@ -15,10 +15,11 @@ from random import Random
 
 import numpy as np
 import torch
-from reward_data import WEIGHTS, Pack, Pool, Statement, pack, sentences, statement
+from reward_data import WEIGHTS, Pack, Statement, pack, sentences, statement
 from reward_ground import Grounding
 from reward_loop import Loop, Metrics, Worker, launch, load_modules
 from reward_model import Auxiliary, build_llava, build_tokenizer, read, see, speed_up
+from reward_pictures import Pool
 from reward_samples import Group, load_samples, mirrored, wandered
 from torch import Tensor, nn
 from torch.nn import functional

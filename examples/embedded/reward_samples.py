@@ -8,7 +8,7 @@ from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
-from reward_data import Pool
+from reward_pictures import Pool
 from reward_pool import table
 
 from rewards.shapes.captions import Spec

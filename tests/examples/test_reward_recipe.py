@@ -36,11 +36,12 @@ def data(_recipe_on_the_path: None) -> ModuleType:
 @pytest.fixture(scope="module")
 def pool(data: ModuleType) -> object:
     """Forty clean renders with what the verifier finds in them."""
+    from reward_pictures import Pool
     from reward_pool import table
 
     rng = Random(0)
     images = np.stack([render(random_scene(rng), rng) for _ in range(40)])
-    return data.Pool(images, np.stack([table(found) for found in detect(images.astype(np.float32) / 255)]))
+    return Pool(images, np.stack([table(found) for found in detect(images.astype(np.float32) / 255)]))
 
 
 def test_a_packed_sentence_has_the_states_it_has_alone(data: ModuleType, pool: object) -> None:
@@ -93,10 +94,12 @@ def random_sentence(pool: object, row: int, data: ModuleType) -> str:
     return made[row % 2].prompt if made else "a red circle"
 
 
-def test_patch_labels_of_one_object_are_its_own(data: ModuleType) -> None:
+def test_patch_labels_of_one_object_are_its_own() -> None:
+    from reward_pictures import patch_labels
+
     table = np.full((1, 8, 5), -1, np.float32)
     table[0, 0] = (2, 5, 20.0, 43.0, 200)  # a blue triangle at column 2, row 5
-    shape, color, centre, offset = data.patch_labels(table)
+    shape, color, centre, offset = patch_labels(table)
     assert shape[0, 5 * 8 + 2] == 2
     assert color[0, 5 * 8 + 2] == 5
     assert centre.nonzero().tolist() == [[0, 5 * 8 + 2]]
