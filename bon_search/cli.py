@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
+from bon_search.arguments import Parser, finite, natural, positive
 from bon_search.errors import SearchError
 from bon_search.files import RunFolder, as_json
 
@@ -27,14 +27,6 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print the sentence and leave with status 2."""
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-
 def parser() -> Parser:
     """All options of generate-best."""
     p = Parser(
@@ -45,26 +37,24 @@ def parser() -> Parser:
     what = p.add_argument_group("what to make")
     what.add_argument("prompt", nargs="?", help="what the picture should show")
     what.add_argument("--prompts", type=Path, metavar="FILE", help="a text file with one prompt a line, instead")
-    what.add_argument("--n", type=_positive, default=16, help="candidates per prompt (default: %(default)s)")
-    what.add_argument(
-        "--seed", type=_natural, default=0, help="candidate k starts from seed + k (default: %(default)s)"
-    )
+    what.add_argument("--n", type=positive, default=16, help="candidates per prompt (default: %(default)s)")
+    what.add_argument("--seed", type=natural, default=0, help="candidate k starts from seed + k (default: %(default)s)")
     what.add_argument("--from", dest="source", type=Path, metavar="RESULT", help="remake a candidate of a result.json")
-    what.add_argument("--candidate", type=_positive, metavar="K", help="which one, by rank (default: 1, the best)")
+    what.add_argument("--candidate", type=positive, metavar="K", help="which one, by rank (default: 1, the best)")
 
     how = p.add_argument_group("model and reward")
     how.add_argument("--model", help='"embedded" (default), a hub id, a folder or a .safetensors file')
     how.add_argument("--reward", help='a reward by name (default: "llava-reward"), or module:Class')
     how.add_argument("--lora", metavar="PATH", help="LoRA weights on top of the model")
     how.add_argument("--scheduler", metavar="NAME", help="another scheduler, for example euler or dpm++")
-    how.add_argument("--steps", type=_positive, help="denoising steps (default: the model's)")
-    how.add_argument("--guidance", type=_finite, metavar="SCALE", help="guidance scale (default: the model's)")
+    how.add_argument("--steps", type=positive, help="denoising steps (default: the model's)")
+    how.add_argument("--guidance", type=finite, metavar="SCALE", help="guidance scale (default: the model's)")
     how.add_argument("--negative-prompt", metavar="TEXT", help="what it should not show")
-    how.add_argument("--height", type=_positive, metavar="PIXELS", help="height of the picture (default: the model's)")
-    how.add_argument("--width", type=_positive, metavar="PIXELS", help="width of the picture (default: the model's)")
+    how.add_argument("--height", type=positive, metavar="PIXELS", help="height of the picture (default: the model's)")
+    how.add_argument("--width", type=positive, metavar="PIXELS", help="width of the picture (default: the model's)")
 
     where = p.add_argument_group("machine and files")
-    where.add_argument("--batch-size", type=_positive, metavar="B", help="candidates in one model call (default: 8)")
+    where.add_argument("--batch-size", type=positive, metavar="B", help="candidates in one model call (default: 8)")
     where.add_argument(
         "--batch-invariant",
         action=argparse.BooleanOptionalAction,
@@ -251,31 +241,3 @@ def _is_users(error: ValueError) -> bool:
 
 def _say(sentence: str) -> None:
     print(f"generate-best: {sentence}", file=sys.stderr)
-
-
-def _positive(text: str) -> int:
-    return _whole(text, 1)
-
-
-def _natural(text: str) -> int:
-    return _whole(text, 0)
-
-
-def _whole(text: str, least: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if value < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
-    return value
-
-
-def _finite(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
-    return value
