@@ -83,3 +83,26 @@ def pool_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean (B, H) of values (B, L, H) over the true positions of `mask` (B, L), all tokens included."""
     weights = mask.to(values)[..., None]
     return (weights * values).sum(dim=1) / weights.sum(dim=1)
+
+
+def win_probabilities(outputs: Tensor, tau: float, *, bfloat16: bool = False) -> Tensor:
+    """P[i, j] = sigmoid(s(i, j) / tau), the probability that candidate i is preferred to j.
+
+    With one output s is the difference; with an even number d of them, as trained for general preference,
+    s(i, j) = sum over k of  v_i[2k] v_j[2k + 1] − v_i[2k + 1] v_j[2k], which need not be transitive.
+
+    Args:
+        outputs: (N, d) of the head.
+        tau: of the checkpoint.
+        bfloat16: round outputs and every intermediate result as the published code does, which makes ties.
+
+    Returns:
+        (N, N) float32 with one half on the diagonal.
+    """
+    v = outputs.to(torch.bfloat16 if bfloat16 else torch.float32)
+    if v.shape[1] == 1:
+        s = v - v.T
+    else:
+        even, odd = v[:, 0::2], v[:, 1::2]  # (N, d / 2)
+        s = (even[:, None] * odd - odd[:, None] * even).sum(-1)
+    return (s / tau).sigmoid().float()
