@@ -95,7 +95,11 @@ def read_official(folder: Path) -> Official:
     if not adapted:
         return Official(folder, family, settings, head, full=True)
     rename = family.rename(config)
-    projector = {name: tensor for name, tensor in stored.items() if not is_head(name) and ".lora_" not in name}
+    projector = {
+        name: _finite(tensor, name, folder)
+        for name, tensor in stored.items()
+        if not is_head(name) and ".lora_" not in name
+    }
     lora, scale, targets = _lora(folder / "lora", rename)
     return Official(folder, family, settings, head, _renamed(projector, rename), lora, scale, targets)
 
@@ -138,6 +142,7 @@ def still_initial(checkpoint: Official, backbone: Backbone) -> list[str]:
     head = checkpoint.head
     found = {
         "projector": bool(checkpoint.projector)
+        and not any(name.removesuffix(".weight") in checkpoint.lora for name in checkpoint.projector)
         and all(name in weights and _equal(tensor, weights[name]) for name, tensor in checkpoint.projector.items()),
         "SkipCA norm": "ca_layernorm.weight" in head and bool((head["ca_layernorm.weight"] == 1).all()),
         "SkipCA": "W_q.weight" in head and all(_as_drawn(head[f"{name}.weight"]) for name in ("W_q", "W_k", "W_v")),

@@ -1,6 +1,7 @@
-"""LLaVA-Reward as a `Reward`: `load_reward("llava-reward")` is the embedded one, `checkpoint=` any other folder."""
+"""LLaVA-Reward as a `Reward`: the embedded one, or with `checkpoint=` any other, published ones too."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -8,9 +9,13 @@ from torch import Tensor
 
 from rewards.base import Images, ImagesLike, Scores, as_images, check_prompts, check_scores
 from rewards.errors import RewardError
-from rewards.llava.checkpoint import Checkpoint, load_checkpoint, revision
+from rewards.llava.checkpoint import SETTINGS_FILE, Checkpoint, load_checkpoint, revision
 from rewards.llava.images import preprocess
+from rewards.llava.layouts import NUM_CROPS
+from rewards.llava.loading import Pooling, SkipCAMode, load_published
 from rewards.llava.prompts import encode
+from rewards.llava.published import PublishedReward
+from rewards.llava.weights import DeviceMap
 
 EMBEDDED = Path(__file__).parent / "embedded"
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -82,26 +87,73 @@ class LlavaReward:
         return scores.to(images.device, torch.float32)
 
 
-def load_llava_reward(
-    checkpoint: str | Path | None = None, *, device: str | None = None, dtype: str = "float32", batch_size: int = 16
-) -> LlavaReward:
+def load_llava_reward(  # noqa: PLR0913  one door to the embedded reward and to all published ones
+    checkpoint: str | Path | None = None,
+    *,
+    base: str | Path | None = None,
+    skipca: SkipCAMode | None = None,
+    dtype: str | torch.dtype = "float32",
+    device: str | torch.device | None = None,
+    device_map: DeviceMap | None = None,
+    num_crops: int = NUM_CROPS,
+    pooling: Pooling = "eos",
+    layer: int | None = None,
+    batch_size: int = 16,
+) -> LlavaReward | PublishedReward:
     """The LLaVA-Reward in a folder.
 
     Args:
-        checkpoint: folder that `save_checkpoint` wrote; the embedded model for 64 x 64 shapes if None.
+        checkpoint: folder that `save_checkpoint` wrote, or folder or hub name of one in the published layout; the
+            embedded model for 64 x 64 shapes if None.
         device: for example "cuda"; the embedded model stays on the CPU unless told otherwise, others take a GPU if any.
         dtype: "float32", "bfloat16" or "float16".
         batch_size: pictures in one forward pass.
+        base: this and the rest are for the published layout alone, see `loading.load_published`.
+        skipca: "masked" or "official".
+        device_map: which module goes where.
+        num_crops: for Phi, at most so many crops of a picture.
+        pooling: "eos" or "mean".
+        layer: which layer's output is read.
 
     Raises:
-        RewardError: no such folder, device or dtype.
+        RewardError: no such folder, device or dtype, or an option that the checkpoint's layout does not have.
     """
-    if dtype not in _DTYPES:
-        raise RewardError(f"Got dtype {dtype!r}; expected one of {', '.join(_DTYPES)}.")
-    folder = EMBEDDED if checkpoint is None else Path(checkpoint)
+    number = _DTYPES.get(str(dtype).removeprefix("torch."))
+    if number is None:
+        raise RewardError(f"Got dtype {str(dtype)!r}; expected one of {', '.join(_DTYPES)}.")
     place = device or ("cuda" if checkpoint is not None and torch.cuda.is_available() else "cpu")
-    parts = load_checkpoint(folder)
+    with _usable(place):
+        if checkpoint is not None and _is_published(checkpoint):
+            return load_published(
+                checkpoint, base=base, skipca=skipca, dtype=number, device=place, device_map=device_map,
+                num_crops=num_crops, pooling=pooling, layer=layer, batch_size=batch_size,
+            )  # fmt: skip
+        given = {
+            "base": base, "skipca": skipca, "device_map": device_map, "layer": layer,
+            "num_crops": num_crops - NUM_CROPS, "pooling": pooling != "eos",
+        }  # fmt: skip
+        for option in (name for name, value in given.items() if value not in (None, 0, False)):
+            raise RewardError(f"Got {option}, which only checkpoints in the published layout have; leave it out.")
+        folder = EMBEDDED if checkpoint is None else Path(checkpoint)
+        parts = load_checkpoint(folder)
+        return LlavaReward(parts, batch_size=batch_size, device=place, dtype=number, revision=revision(folder))
+
+
+def _is_published(checkpoint: str | Path) -> bool:
+    """Whether to look for the published layout there: any model folder without our settings, or a name of the hub."""
+    folder = Path(checkpoint)
+    if folder.is_dir():
+        files = ("reward_config.yaml", "lora", "config.json")  # a full fine-tune has only the last
+        return not (folder / SETTINGS_FILE).is_file() and any((folder / name).exists() for name in files)
+    return isinstance(checkpoint, str) and checkpoint.count("/") == 1 and not checkpoint.startswith(("/", "."))
+
+
+@contextmanager
+def _usable(device: str | torch.device) -> Iterator[None]:
+    """Errors of a device that is not there, in words."""
     try:
-        return LlavaReward(parts, batch_size=batch_size, device=place, dtype=_DTYPES[dtype], revision=revision(folder))
+        yield
     except (RuntimeError, AssertionError) as error:
-        raise RewardError(f"Device {place!r} cannot be used: {error}; expected 'cpu', 'cuda' or 'mps'.") from error
+        raise RewardError(
+            f"Device {str(device)!r} cannot be used: {error}; expected 'cpu', 'cuda' or 'mps'."
+        ) from error

@@ -1,0 +1,154 @@
+"""From a published checkpoint's folder or hub name to its reward: which base model, which mode, what to warn of."""
+
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from rewards.errors import CheckpointError, RewardError
+from rewards.llava.decoder import device_of
+from rewards.llava.families import Base, family_of, load_base, resolve
+from rewards.llava.heads import build_head
+from rewards.llava.layouts import NUM_CROPS
+from rewards.llava.official import Official, apply, is_head, read_official, still_initial
+from rewards.llava.published import PublishedReward
+from rewards.llava.scoring import Scorer
+from rewards.llava.weights import DeviceMap, read_json
+
+SkipCAMode = Literal["masked", "official"]
+Pooling = Literal["eos", "mean"]
+
+BASES = {
+    "phi3v": "microsoft/Phi-3.5-vision-instruct",
+    "qwen": "Qwen/Qwen2.5-VL-7B-Instruct",
+    "llava_next": "llava-hf/llava-v1.6-vicuna-13b-hf",
+}
+_PHI_LAST = 32  # layer_id by which the published code means the last layer after its norm, however deep the model is
+
+
+def load_published(  # noqa: PLR0913  what a published checkpoint leaves open
+    checkpoint: str | Path,
+    *,
+    base: str | Path | None = None,
+    skipca: SkipCAMode | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    device_map: DeviceMap | None = None,
+    num_crops: int = NUM_CROPS,
+    pooling: Pooling = "eos",
+    layer: int | None = None,
+    batch_size: int = 16,
+) -> PublishedReward:
+    """The reward of a checkpoint in the published layout.
+
+    Args:
+        checkpoint: its folder or hub name.
+        base: folder or hub name of the base model; the published one of that family if None, or `checkpoint` itself
+            after a full fine-tune.
+        skipca: "masked" attends to the picture's tokens only, so that no score depends on its companions; "official"
+            repeats the published code with batches of `batch_size` pictures in the order given. None is "masked" where
+            these two differ only by batching; Qwen with SkipCA, whose published code never looks at the picture, is
+            "official" one picture at a time.
+        dtype: of the backbone; the head is float32.
+        device: where it runs.
+        device_map: which module goes where, instead of `device`; see `weights.fill`.
+        num_crops: for Phi, at most so many crops of a picture.
+        pooling: "eos" reads the last token, "mean" all of them.
+        layer: which layer's output is read, before the final norm; None for the last one after it.
+        batch_size: pictures in one forward pass.
+
+    Raises:
+        RewardError: an option that does not exist.
+        CheckpointError: a damaged checkpoint, or another one's base model.
+    """
+    _check_choice("skipca", skipca, (None, "masked", "official"))
+    _check_choice("pooling", pooling, ("eos", "mean"))
+    read = read_official(resolve(checkpoint))
+    name = _base_name(read, base)
+    folder = resolve(name)
+    _check_family(read, folder)
+    loaded = load_base(folder, num_crops=num_crops, device=device, dtype=dtype, device_map=device_map, skip=is_head)
+    _warn_of_initial(read, loaded)
+    apply(read, loaded.backbone)
+    official = _is_official(read, skipca)
+    scorer = _scorer(read, loaded, official=official, mean=pooling == "mean", layer=layer)
+    one_by_one = official and skipca is None
+    return PublishedReward(read, scorer, loaded.inputs, batch_size=1 if one_by_one else batch_size, base=str(name))
+
+
+def _scorer(read: Official, loaded: Base, *, official: bool, mean: bool, layer: int | None) -> Scorer:
+    backbone = loaded.backbone
+    head = build_head(read.head, backbone.eps)
+    if head.value_head.in_features != backbone.width:
+        raise CheckpointError(
+            f"The head in {read.folder} is {head.value_head.in_features} wide, the base model {backbone.width}; pass "
+            "the base model that the checkpoint was trained on as base=."
+        )
+    _check_outputs(read, head.value_head.out_features)
+    depth = len(backbone.layers)
+    last = layer == depth or (read.family.name == "phi3v" and layer == _PHI_LAST)
+    return Scorer(
+        backbone,
+        head.to(device_of(backbone.norm)),
+        loaded.inputs.pad_id,
+        official=official,
+        mean=mean,
+        layer=None if last else layer,
+    )
+
+
+def _check_outputs(read: Official, outputs: int) -> None:
+    if outputs > 1 and outputs % 2:
+        raise CheckpointError(
+            f"The head in {read.folder} has {outputs} outputs; expected one, or an even number for general preference."
+        )
+    if any(name.startswith("prompt_head.") for name in read.head):
+        raise CheckpointError(
+            f"The checkpoint {read.folder} has a prompt_head, which its published code cannot use either; expected a "
+            "checkpoint trained without one."
+        )
+
+
+def _is_official(read: Official, skipca: SkipCAMode | None) -> bool:
+    if skipca is not None:
+        return skipca == "official"
+    return read.family.name == "qwen" and read.settings.add_cross_attention
+
+
+def _base_name(read: Official, base: str | Path | None) -> str | Path:
+    if base is not None:
+        return base
+    if read.full:
+        return read.folder
+    if read.family.name not in BASES:
+        raise CheckpointError(f"The checkpoint {read.folder} does not say its base model; pass its folder as base=.")
+    return BASES[read.family.name]
+
+
+def _check_family(read: Official, base: Path) -> None:
+    found = family_of(read_json(base / "config.json")).name
+    if found != read.family.name:
+        published = BASES.get(read.family.name, f"a {read.family.name} model")
+        raise CheckpointError(
+            f"The checkpoint {read.folder} was trained on {read.family.name}, but {str(base)!r} is {found}; expected a "
+            f"base model such as {published}."
+        )
+
+
+def _warn_of_initial(read: Official, loaded: Base) -> None:
+    untouched = still_initial(read, loaded.backbone)
+    if untouched:
+        warnings.warn(
+            f"{read.folder}: training did not move the {', '.join(untouched)} of this checkpoint, which still hold"
+            f"{'s' if len(untouched) == 1 else ''} initial values; the scores are what its weights say, perhaps not "
+            "what its authors meant.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _check_choice(option: str, value: str | None, choices: tuple[str | None, ...]) -> None:
+    if value not in choices:
+        expected = " or ".join(repr(choice) for choice in choices if choice is not None)
+        raise RewardError(f"Got {option} {value!r}; expected {expected}.")

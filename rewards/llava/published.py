@@ -1,0 +1,161 @@
+"""LLaVA-Reward's published checkpoints as a `Reward`, on any of their backbones."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from rewards.base import ImagesLike, Scores, check_scores
+from rewards.errors import RewardError, ScoreError
+from rewards.llava.backbone import Inputs, Picture
+from rewards.llava.batches import MicroBatches, Row
+from rewards.llava.heads import win_probabilities
+from rewards.llava.official import Official
+from rewards.llava.pictures import as_pictures
+from rewards.llava.scoring import Scorer
+from rewards.preferences import borda
+
+_WORKERS = 4
+_WHOLE = 1 << 30  # bytes; larger files go into the revision by their size
+
+
+class PublishedReward:
+    """Scores of a published checkpoint; pictures may be of any mixture of sizes.
+
+    Bradley-Terry and classification heads give absolute scores: one for each picture and prompt, whatever else is in
+    the call (unless the scorer is `official` and the batch size above 1). A general-preference head gives none: here
+    the score of a picture is then the mean probability with which it is preferred to the others of the same prompt in
+    the same call, and `absolute` is False.
+
+    Args:
+        checkpoint: what was read from disk.
+        scorer: backbone and head.
+        inputs: prepares pictures and prompts for them.
+        batch_size: pictures in one forward pass; halved where memory runs out.
+        base: name of the base model, for records.
+    """
+
+    name = "llava-reward"
+
+    def __init__(
+        self, checkpoint: Official, scorer: Scorer, inputs: Inputs, *, batch_size: int = 16, base: str = ""
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.scorer = scorer
+        self.tau = checkpoint.settings.general_preference_tau
+        self.absolute = scorer.head.value_head.out_features == 1
+        self.base = base
+        self._inputs = inputs
+        self._batches = MicroBatches(scorer, batch_size, fixed=scorer.official)
+
+    @cached_property
+    def revision(self) -> str:
+        """Content hash of the checkpoint and the base model's name, 12 hexadecimal digits."""
+        return _revision(self.checkpoint.folder, self.base)
+
+    def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
+        """Scores of N pictures against their prompts, (N,) float32.
+
+        Raises:
+            RewardError: pictures or prompts that cannot be scored, among them one picture alone where the head only
+                compares.
+        """
+        if not self.absolute:
+            _check_company(prompts)
+        outputs = self.heads(images, prompts)
+        scores = outputs[:, 0] if self.absolute else self._against_others(outputs, prompts)
+        return check_scores(scores, self.name, len(outputs))
+
+    def heads(self, images: ImagesLike, prompts: Sequence[str]) -> Tensor:
+        """What the head gives for N pictures and their prompts, (N, d) float32.
+
+        Raises:
+            RewardError: pictures or prompts that cannot be scored.
+        """
+        pictures = as_pictures(images)
+        _check_prompts(prompts, len(pictures))
+        outputs = torch.cat([self._batches(rows) for rows in self._prepared(pictures, prompts)])
+        broken = (~outputs.isfinite()).any(1).nonzero().flatten().tolist()
+        if broken:
+            raise ScoreError(
+                f"Reward {self.name!r} gave values that are not finite for candidate {broken[0]} ({len(broken)} of "
+                f"{len(outputs)}); look at that picture, or run the reward in float32."
+            )
+        return outputs.to(images.device) if isinstance(images, Tensor) else outputs
+
+    def preference(self, images: ImagesLike, prompt: str, *, bfloat16: bool = False) -> Tensor:
+        """P[i, j], the probability that picture i is preferred to j for `prompt`; (N, N), from one pass per picture.
+
+        Args:
+            images: N pictures.
+            prompt: of all of them.
+            bfloat16: round as the published evaluation does; see `heads.win_probabilities`.
+
+        Raises:
+            RewardError: pictures or a prompt that cannot be scored.
+        """
+        if not isinstance(prompt, str):
+            raise RewardError(f"Got a {type(prompt).__name__} as prompt; expected one string for all pictures.")
+        pictures = as_pictures(images)
+        return win_probabilities(self.heads(pictures, [prompt] * len(pictures)), self.tau, bfloat16=bfloat16)
+
+    def _against_others(self, outputs: Tensor, prompts: Sequence[str]) -> Tensor:
+        scores = torch.empty(len(outputs), device=outputs.device)
+        for prompt in dict.fromkeys(prompts):
+            members = [index for index, other in enumerate(prompts) if other == prompt]
+            scores[members] = borda(win_probabilities(outputs[members], self.tau)).to(scores)
+        return scores
+
+    def _prepared(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Iterator[list[Row]]:
+        """Rows in windows, the next one's pictures being prepared in threads while the last one's rows are scored."""
+        size = self._batches.size * (1 if self.scorer.official else 2)
+        starts = range(0, len(images), size)
+        with ThreadPoolExecutor(_WORKERS) as pool:
+
+            def submit(start: int) -> dict[int, Future[Picture]]:
+                window = {id(image): image for image in images[start : start + size]}
+                return {key: pool.submit(self._inputs.picture, image) for key, image in window.items()}
+
+            ahead = submit(0)
+            for start in starts:
+                window = {key: future.result() for key, future in ahead.items()}
+                ahead = submit(start + size)
+                pairs = zip(images[start : start + size], prompts[start : start + size], strict=True)
+                seen = [(window[id(image)], prompt) for image, prompt in pairs]
+                yield [Row(picture, self._inputs.ids(prompt, picture)) for picture, prompt in seen]
+
+
+def _check_prompts(prompts: Sequence[str], count: int) -> None:
+    if isinstance(prompts, str):
+        raise RewardError(f"Got one string as prompts; expected a sequence: write [{prompts!r}] * {count}.")
+    if len(prompts) != count:
+        raise RewardError(f"Got {count} images and {len(prompts)} prompts; expected one prompt for each image.")
+    for number, prompt in enumerate(prompts):
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise RewardError(
+                f"Got the empty prompt {prompt!r} for image {number}; expected words that say what the picture shows."
+            )
+
+
+def _check_company(prompts: Sequence[str]) -> None:
+    alone = [prompt for prompt in prompts if list(prompts).count(prompt) == 1]
+    if alone and not isinstance(prompts, str):
+        raise RewardError(
+            f"Got one picture for {alone[0]!r}, but this checkpoint's head (general preference) only compares pictures "
+            "of one prompt; give it two or more, read `heads`, or take a Bradley-Terry checkpoint."
+        )
+
+
+def _revision(folder: Path, base: str) -> str:
+    digest = hashlib.sha256(base.encode())
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder)} {size}".encode())
+        if size < _WHOLE:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
