@@ -51,8 +51,8 @@ print("network evaluations per NFE:", out.evaluations_per_nfe)
 # ## Was the choice right?
 #
 # In this little world the truth is known: the reward `shapes` looks at the pixels, finds the objects and checks them
-# against the sentence. It gives at least 1 if and only if the picture shows what the sentence says. The reward that chose
-# knows nothing of it.
+# against the sentence. It gives at least 1 if and only if the picture shows what the sentence says. It took no part in
+# the choice.
 
 # %%
 judge = load_reward("shapes")

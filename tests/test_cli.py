@@ -167,7 +167,8 @@ def test_a_prompt_that_is_too_long_shows_what_was_cut(tmp_path: Path, capsys: py
 def test_words_that_the_embedded_model_never_learnt_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--n", "1", "--steps", "2", "--reward", "pixels:brightness", "--out", str(tmp_path), "a red dragon"]) == 0
+    run = ["--n", "1", "--steps", "2", "--reward", "pixels:brightness", "--out", str(tmp_path), "a red dragon"]
+    assert main(run) == 0
     assert re.search(r"warning: .*dragon.*--model", capsys.readouterr().err)
 
 

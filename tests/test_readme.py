@@ -45,7 +45,8 @@ def test_files_that_the_readme_names_exist() -> None:
 def test_commands_that_the_readme_shows_can_be_parsed() -> None:
     import shlex
 
-    shown = [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ generate-best")]
+    lines = [line for block in blocks("console") for line in block.splitlines()]
+    shown = [line.removeprefix("$ ") for line in lines if line.startswith("$ generate-best")]
     assert shown
     for line in shown:
         parser().parse_args(shlex.split(line)[1:])
