@@ -1,7 +1,6 @@
 """LLaVA-Reward as a `Reward`: the embedded one, or with `checkpoint=` any other, published ones too."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -122,21 +121,21 @@ def load_llava_reward(  # noqa: PLR0913  one door to the embedded reward and to 
     if number is None:
         raise RewardError(f"Got dtype {str(dtype)!r}; expected one of {', '.join(_DTYPES)}.")
     place = device or ("cuda" if checkpoint is not None and torch.cuda.is_available() else "cpu")
-    with _usable(place):
-        if checkpoint is not None and _is_published(checkpoint):
-            return load_published(
-                checkpoint, base=base, skipca=skipca, dtype=number, device=place, device_map=device_map,
-                num_crops=num_crops, pooling=pooling, layer=layer, batch_size=batch_size,
-            )  # fmt: skip
-        given = {
-            "base": base, "skipca": skipca, "device_map": device_map, "layer": layer,
-            "num_crops": num_crops - NUM_CROPS, "pooling": pooling != "eos",
-        }  # fmt: skip
-        for option in (name for name, value in given.items() if value not in (None, 0, False)):
-            raise RewardError(f"Got {option}, which only checkpoints in the published layout have; leave it out.")
-        folder = EMBEDDED if checkpoint is None else Path(checkpoint)
-        parts = load_checkpoint(folder)
-        return LlavaReward(parts, batch_size=batch_size, device=place, dtype=number, revision=revision(folder))
+    _check_device(place)
+    if checkpoint is not None and _is_published(checkpoint):
+        return load_published(
+            checkpoint, base=base, skipca=skipca, dtype=number, device=place, device_map=device_map,
+            num_crops=num_crops, pooling=pooling, layer=layer, batch_size=batch_size,
+        )  # fmt: skip
+    given = {
+        "base": base is not None, "skipca": skipca is not None, "device_map": device_map is not None,
+        "layer": layer is not None, "num_crops": num_crops != NUM_CROPS, "pooling": pooling != "eos",
+    }  # fmt: skip
+    for option in filter(given.get, given):
+        raise RewardError(f"Got {option}, which only checkpoints in the published layout have; leave it out.")
+    folder = EMBEDDED if checkpoint is None else Path(checkpoint)
+    parts = load_checkpoint(folder)
+    return LlavaReward(parts, batch_size=batch_size, device=place, dtype=number, revision=revision(folder))
 
 
 def _is_published(checkpoint: str | Path) -> bool:
@@ -148,11 +147,9 @@ def _is_published(checkpoint: str | Path) -> bool:
     return isinstance(checkpoint, str) and checkpoint.count("/") == 1 and not checkpoint.startswith(("/", "."))
 
 
-@contextmanager
-def _usable(device: str | torch.device) -> Iterator[None]:
-    """Errors of a device that is not there, in words."""
+def _check_device(device: str | torch.device) -> None:
     try:
-        yield
+        torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise RewardError(
             f"Device {str(device)!r} cannot be used: {error}; expected 'cpu', 'cuda' or 'mps'."
