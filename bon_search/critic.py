@@ -45,12 +45,14 @@ class PictureCritic:
         self._last: tuple[Particles, Tensor] | None = None
 
     def __call__(self, particles: Particles) -> Tensor:
-        """Scores of the particles' pictures (previews, if unfinished); shape (N,).
+        """Scores of the particles' pictures (previews, if unfinished), (N,); of a video, the mean over its key frames.
 
         Raises:
             RewardError: The reward fails, or gives a score that is not finite.
         """
-        looks = _looks(self.images(particles))
+        from pipelines.video import key_frames
+
+        looks = key_frames(self.images(particles)).unbind(dim=1)  # the picture, or two frames of a video
         self._ledger.reserve(Cost(rewards=len(particles) * len(looks)))
         with self._scope(len(particles)):
             scores = [self._reward(images, [self._prompt] * len(particles)) for images in looks]
@@ -77,10 +79,3 @@ class PictureCritic:
     def last_look(self) -> tuple[Particles, Tensor] | None:
         """The last look, whose pictures exist even if the reward failed on them."""
         return self._last
-
-
-def _looks(images: Tensor) -> list[Tensor]:
-    """What a reward for pictures sees: the picture itself, or first and middle frame of a video; each (N, 3, H, W)."""
-    if images.ndim == 4:
-        return [images]
-    return [images[:, frame] for frame in sorted({0, images.shape[1] // 2})]

@@ -49,7 +49,7 @@ class BestOfNPipeline:
         if batch_size < 1:
             raise SearchError(f"batch_size = {batch_size} leaves no candidate per model call; give at least 1.")
         self.pipe = pipe
-        self.reward = _load_reward(reward, pipe) if isinstance(reward, str) else reward
+        self.reward = _load_reward(reward) if isinstance(reward, str) else reward
         self.reward_spec = reward if isinstance(reward, str) else reward.name
         self.model = model or str(getattr(pipe.config, "_name_or_path", "") or type(pipe).__name__)
         self.batch_size = batch_size
@@ -184,7 +184,7 @@ class BestOfNPipeline:
         )
 
 
-def _load_reward(spec: str, pipe: Any) -> Reward:  # noqa: ANN401
+def _load_reward(spec: str) -> Reward:
     from rewards import load_reward
 
     return load_reward(spec)

@@ -1,14 +1,19 @@
 """A run gives out candidates as they are finished, and loses none when something fails."""
 
 import math
+from typing import Any
 
 import pytest
+import torch
 
-from bon_search.ledger import Cost
+from bon_search.critic import PictureCritic
+from bon_search.ledger import Cost, Ledger
 from bon_search.result import Candidate, ranked
-from bon_search.run import to_pil
+from bon_search.run import Run, to_pil
+from bon_search.searches.best_of_n import best_of_n
+from pipelines import Particles
 from rewards.errors import RewardError
-from tests.bon_search.toy import STEPS, Brightness, toy_run
+from tests.bon_search.toy import STEPS, Brightness, recipe, standard_normal, toy_run
 
 
 def test_cost_and_ranking_of_a_plain_run() -> None:
@@ -40,17 +45,39 @@ def test_pictures_on_which_the_reward_failed_are_kept_without_a_score() -> None:
 
 
 def test_ties_go_to_the_first_and_nan_never_wins() -> None:
-    import torch
-
     frames = (to_pil(torch.zeros(3, 1, 1)),)
     made = [Candidate(frames, seed, score) for seed, score in enumerate([math.nan, 1.0, 2.0, 2.0, -math.inf])]
     assert [candidate.seed for candidate in ranked(made)] == [2, 3, 1, 4, 0]
 
 
 def test_rounding_to_8_bits_is_that_of_diffusers() -> None:
-    import torch
     from diffusers.image_processor import VaeImageProcessor
 
     image = torch.rand(1, 3, 5, 7, generator=torch.Generator().manual_seed(0))
     (theirs,) = VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(image))
     assert to_pil(image[0]).tobytes() == theirs.tobytes()
+
+
+class Film:
+    """The toy as a video model: three frames, of which the middle one is the picture and the others are black."""
+
+    def __init__(self) -> None:
+        self._toy = standard_normal()
+        self.steps = self._toy.steps
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._toy, name)
+
+    def decode(self, particles: Particles) -> torch.Tensor:
+        picture = self._toy.decode(particles)
+        return torch.stack([torch.zeros_like(picture), picture, torch.zeros_like(picture)], dim=1)
+
+
+def test_of_a_video_the_first_and_the_middle_frame_are_scored_and_all_are_kept() -> None:
+    ledger, film = Ledger(), Film()
+    critic = PictureCritic(film, Brightness(), "a point", ledger)
+    particles = film.advance(film.init([0, 1, 2]), to=STEPS)
+    assert critic(particles).tolist() == pytest.approx((film.decode(particles)[:, 1].mean(dim=(1, 2, 3)) / 2).tolist())
+    assert ledger.spent.rewards == 6
+    run = Run(best_of_n(film, critic, n=2), critic, ledger, recipe(2))
+    assert [len(candidate.frames) for candidate in run] == [3, 3]
