@@ -1,0 +1,172 @@
+"""Score pictures that exist: read, group by size, score in batches, one outcome per picture as soon as it is known.
+
+Nothing is printed or written here; `bon_search.score_cli` does that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from bon_search.errors import SearchError
+from bon_search.pictures import content_of, prompt_of, rgb
+from bon_search.score_table import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from PIL import Image
+
+    from bon_search.score_jobs import Job
+    from bon_search.score_table import Key
+    from rewards import Reward
+
+BATCH = 16  # pictures in one call of the reward, unless told otherwise
+WAITING = 8  # batches' worth of pictures of rare sizes that wait for company before the fullest group is scored
+PIXELS = 1 << 26  # decoded pixels in memory, 0.2 GB of RGB bytes
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A picture that has no score.
+
+    Attributes:
+        image: Its path as it was asked for.
+        reason: What is wrong and how to mend it; continues a sentence that begins with the path.
+    """
+
+    image: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Read:
+    row: Row  # score still NaN
+    image: Image.Image  # RGB, 8 bits
+
+
+Outcome: TypeAlias = Row | Failure
+
+
+def score_pictures(
+    jobs: Iterable[Job],
+    reward: Reward,
+    *,
+    spec: str = "",
+    batch_size: int = BATCH,
+    known: Mapping[Key, Row] | None = None,
+) -> Iterator[Outcome]:
+    """Score every picture; pictures of one size share batches, so outcomes come in another order than the jobs.
+
+    A picture that cannot be read, or that the reward refuses, becomes a `Failure` and the others go on. A batch that
+    fails or does not fit into memory is halved until the picture at fault is alone.
+
+    Args:
+        jobs: What to score; the same picture and prompt twice are scored once.
+        reward: One with absolute scores.
+        spec: What the reward is called in rows; its name if empty.
+        batch_size: Most pictures in one call of the reward.
+        known: Rows of earlier runs; what is there is given out again instead of being scored.
+
+    Raises:
+        SearchError: The batch size is not positive, or the reward's scores depend on the other pictures.
+    """
+    if batch_size < 1:
+        raise SearchError(f"batch_size = {batch_size} leaves no picture per call of the reward; give at least 1.")
+    if not reward.absolute:
+        raise SearchError(
+            f"The reward {spec or reward.name!r} only compares the pictures of one batch, which gives no score to "
+            "write down; choose a reward with absolute scores."
+        )
+    blank = Row("", "", spec or reward.name, str(getattr(reward, "revision", "")), "", math.nan)
+    groups: dict[tuple[int, int], list[_Read]] = {}
+    for item in _read(jobs, blank, known or {}):
+        if not isinstance(item, _Read):
+            yield item
+            continue
+        groups.setdefault(item.image.size, []).append(item)
+        ripe = _ripe(groups, item.image.size, batch_size)
+        if ripe:
+            yield from _scored(groups.pop(ripe), reward)
+    for group in groups.values():
+        yield from _scored(group, reward)
+
+
+def _read(jobs: Iterable[Job], blank: Row, known: Mapping[Key, Row]) -> Iterator[_Read | Outcome]:
+    """Known rows and failures as they are, all else decoded."""
+    asked: set[Key] = set()
+    for job in jobs:
+        try:
+            content = content_of(job.image)
+            prompt = _checked(job.prompt or prompt_of(job.image, content))
+            row = replace(blank, image=str(job.image), prompt=prompt, sha256=hashlib.sha256(content).hexdigest())
+            if row.key in asked:
+                continue
+            asked.add(row.key)
+            item: _Read | Outcome = known[row.key] if row.key in known else _Read(row, rgb(content))
+        except SearchError as error:
+            item = Failure(str(job.image), str(error))
+        yield item
+
+
+def _checked(prompt: str) -> str:
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise SearchError(f"has a prompt that is not valid text ({prompt!r:.60}); write it in UTF-8.") from error
+    return prompt
+
+
+def _ripe(
+    groups: Mapping[tuple[int, int], Sequence[_Read]], newest: tuple[int, int], batch_size: int
+) -> tuple[int, int] | None:
+    """The size whose group is to be scored now: a full one, or the largest when memory is full."""
+    if len(groups[newest]) >= batch_size:
+        return newest
+    pixels = {size: size[0] * size[1] * len(group) for size, group in groups.items()}
+    waiting = sum(len(group) for group in groups.values())
+    if sum(pixels.values()) >= PIXELS:
+        return max(pixels, key=lambda size: pixels[size])
+    return max(groups, key=lambda size: len(groups[size])) if waiting >= WAITING * batch_size else None
+
+
+def _scored(group: Sequence[_Read], reward: Reward) -> Iterator[Outcome]:
+    scores = _attempt(group, reward)
+    if not isinstance(scores, str):
+        for item, score in zip(group, scores, strict=True):
+            yield replace(item.row, score=score)
+    elif len(group) == 1:
+        yield Failure(group[0].row.image, scores)
+    else:
+        middle = len(group) // 2
+        yield from _scored(group[:middle], reward)
+        yield from _scored(group[middle:], reward)
+
+
+def _attempt(group: Sequence[_Read], reward: Reward) -> list[float] | str:
+    """The scores, or why there are none; returned rather than raised, so that a failed call's memory is free again."""
+    import torch
+
+    from pipelines.microbatch import is_out_of_memory
+    from rewards.base import check_scores
+    from rewards.errors import RewardError
+
+    try:
+        with torch.no_grad():
+            given = reward([item.image for item in group], [item.row.prompt for item in group])
+        scores: list[float] = check_scores(given, reward.name, len(group)).tolist()
+    except RewardError as error:
+        return f"cannot be scored: {error}"
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return "does not fit into the memory of the device; make it smaller, or choose --device cpu."
+    return scores
+
+
+def ranked(rows: Iterable[Row], *, top: int | None = None, least: float | None = None) -> list[Row]:
+    """Best first, ties in the order of their paths; at most `top` rows, none below `least`."""
+    kept = [row for row in rows if least is None or row.score >= least]
+    return sorted(kept, key=lambda row: (-row.score, row.image))[:top]

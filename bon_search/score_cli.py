@@ -1,0 +1,199 @@
+"""score-images: arguments become scores of pictures that exist, ranked on stdout and row by row in a file.
+
+stdout holds the path of the best picture (or the ranked table), stderr everything else. Exit status: 0 done, 2 nothing
+could be scored or something was asked that cannot be done (one sentence says what and how to mend it), 130 interrupted
+(the rows so far are kept).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bon_search.arguments import Parser, finite, positive
+from bon_search.errors import SearchError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from bon_search.score import Failure
+    from bon_search.score_jobs import Job
+    from bon_search.score_table import Row, Table
+    from rewards import Reward
+
+INTERRUPTED = 130
+
+
+def parser() -> Parser:
+    """All options of score-images."""
+    p = Parser(
+        prog="score-images",
+        description="Score, rank and filter pictures that exist with any reward.",
+        epilog='Example: score-images pictures --prompt "a red circle left of a blue square" --out scores.csv',
+    )
+    p.add_argument(
+        "source",
+        type=Path,
+        metavar="FOLDER_OR_FILE",
+        help="a folder of pictures, one picture, or a .csv or .jsonl list with image and prompt",
+    )
+    p.add_argument("--reward", default="llava-reward", metavar="SPEC", help="a reward by name (default: %(default)s)")
+    p.add_argument("--checkpoint", metavar="FOLDER", help="weights of the reward, for one that takes them")
+    p.add_argument(
+        "--prompt",
+        metavar="TEXT",
+        help="what every picture should show (default: of each picture, the .txt beside it or the prompt in the PNG)",
+    )
+    p.add_argument(
+        "--out", type=Path, metavar="FILE", help="write a .csv or .jsonl row by row; one that exists is gone on with"
+    )
+    p.add_argument("--top", type=positive, metavar="K", help="print the table of the K best")
+    p.add_argument("--min", type=finite, metavar="SCORE", dest="least", help="print the table from this score up")
+    p.add_argument("--batch-size", type=positive, metavar="B", help="pictures in one call of the reward (default: 16)")
+    p.add_argument("--device", default="auto", help="cuda, mps, cpu (default: the reward's own choice)")
+    p.add_argument("--json", action="store_true", help="print the ranked table as JSON lines")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script; returns the exit status."""
+    arguments = parser().parse_args(argv)
+    try:
+        return _main(arguments)
+    except KeyboardInterrupt:
+        kept = f"the rows in {arguments.out} are kept: the same command goes on from there" if arguments.out else "bye"
+        _say(f"interrupted; {kept}.")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of stdout, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ValueError as error:
+        if not _is_users(error):
+            raise
+        _say(str(error))
+        return 2
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    """Cheap refusals first: the list and the table are looked at before a reward is loaded."""
+    from bon_search.score_jobs import jobs_of
+    from bon_search.score_table import Table
+
+    jobs = jobs_of(arguments.source, arguments.prompt)
+    rows: list[Row] = []
+    failures: list[Failure] = []
+    with Table(arguments.out) as table:
+        reward = _load(arguments)
+        try:
+            _score(jobs, reward, table, arguments, rows, failures)
+        finally:
+            _print(rows, arguments)
+    return _report(rows, failures, arguments)
+
+
+def _load(arguments: argparse.Namespace) -> Reward:
+    from bon_search.process import one_thread
+    from rewards import load_reward
+
+    options: dict[str, Any] = {} if arguments.device == "auto" else {"device": arguments.device}
+    if arguments.checkpoint is not None:
+        options["checkpoint"] = arguments.checkpoint
+    elif arguments.reward == "llava-reward":
+        one_thread()  # the embedded one
+    _quiet()
+    return load_reward(arguments.reward, **options)
+
+
+def _score(
+    jobs: list[Job],
+    reward: Reward,
+    table: Table,
+    arguments: argparse.Namespace,
+    rows: list[Row],
+    failures: list[Failure],
+) -> None:
+    """Fill `rows` and `failures` as outcomes come, so that an interrupt finds what there is."""
+    from tqdm import tqdm
+
+    from bon_search.score import BATCH, Failure, score_pictures
+
+    size = arguments.batch_size or BATCH
+    with tqdm(total=len(jobs), unit="picture", leave=False, dynamic_ncols=True, smoothing=0) as bar:
+        for outcome in score_pictures(jobs, reward, spec=arguments.reward, batch_size=size, known=table.rows):
+            if isinstance(outcome, Failure):
+                failures.append(outcome)
+            else:
+                bar.initial += outcome.key in table.rows  # scored earlier: does not count for rate and time left
+                table.add(outcome)
+                rows.append(outcome)
+            bar.update()
+
+
+def _print(rows: list[Row], arguments: argparse.Namespace) -> None:
+    from bon_search.score import ranked
+    from bon_search.score_table import as_json_line
+
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name need not be UTF-8
+    table = ranked(rows, top=arguments.top, least=arguments.least)
+    if arguments.json:
+        for rank, row in enumerate(table, 1):
+            print(as_json_line({"rank": rank, **asdict(row)}))
+    elif arguments.top is not None or arguments.least is not None:
+        for row in table:
+            print(f"{row.score:.6g}\t{row.image}")
+    elif table:
+        print(table[0].image)
+    sys.stdout.flush()
+
+
+def _report(rows: list[Row], failures: list[Failure], arguments: argparse.Namespace) -> int:
+    """Say on stderr what has no score and why; returns the exit status."""
+    reasons = {failure.reason for failure in failures}
+    if not rows and len(failures) > 1 and len(reasons) == 1:
+        _say(f"none of the {len(failures)} pictures has a score; each {reasons.pop()}")
+        return 2
+    if rows and failures:
+        _say(f"{len(failures)} of {len(rows) + len(failures)} pictures have no score:")
+    for failure in failures:
+        _say(f"{failure.image} {failure.reason}")
+    if rows and arguments.least is not None and max(row.score for row in rows) < arguments.least:
+        _say(f"no picture reaches {arguments.least:g}; the best has {max(row.score for row in rows):.6g}.")
+    _warn(rows, arguments)
+    return 0 if rows else 2
+
+
+def _warn(rows: list[Row], arguments: argparse.Namespace) -> None:
+    prompts = {row.prompt for row in rows}
+    if len(prompts) > 1:
+        _say(f"warning: the pictures have {len(prompts)} prompts; scores compare best within one.")
+    if arguments.reward == "llava-reward" and arguments.checkpoint is None:
+        from rewards.shapes import unknown_words
+
+        words = sorted({word for prompt in prompts for word in unknown_words(prompt)})
+        if words:
+            _say(
+                f"warning: the embedded reward never learnt {', '.join(words[:8])}: it knows coloured shapes, up to "
+                "four; for anything else give --checkpoint or another --reward."
+            )
+
+
+def _quiet() -> None:
+    """Only errors of transformers, if the reward is going to use it; set where it looks on import."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def _is_users(error: ValueError) -> bool:
+    from rewards.errors import RewardError
+
+    return isinstance(error, (SearchError, RewardError))
+
+
+def _say(sentence: str) -> None:
+    print(f"score-images: {sentence}", file=sys.stderr)
