@@ -72,7 +72,8 @@ def test_a_truncated_base_model(folder: Path, tmp_path: Path) -> None:
         (lambda state: {name: state[name] * torch.inf if "img_proj" in name else state[name] for name in state},
          "not finite"),
         (lambda state: {**state, "prompt_head.weight": torch.zeros(1, 64)}, "prompt_head"),
-        (lambda state: {**state, "value_head.weight": state["value_head.weight"][:, :32]}, r"expected shape \(32, 32\)"),
+        (lambda state: {**state, "value_head.weight": state["value_head.weight"][:, :32]},
+         r"expected shape \(32, 32\)"),
     ],
 )  # fmt: skip
 def test_a_damaged_head(folder: Path, how: Callable[[dict[str, Tensor]], dict[str, Tensor]], message: str) -> None:
