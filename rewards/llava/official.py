@@ -129,16 +129,17 @@ def apply(checkpoint: Official, backbone: Backbone, *, projector: bool = True) -
         )
 
 
-def still_initial(checkpoint: Official, backbone: Backbone) -> list[str]:
+def still_initial(checkpoint: Official, backbone: Backbone | None = None) -> list[str]:
     """Parts that a trainer should have moved and that stand where training starts; to be asked before `apply`.
 
     The published LoRA trainer optimises the low-rank matrices alone, so such a checkpoint is possible and readable.
+    Without the backbone nothing is said about the projector.
 
     Returns:
         Some of "projector" (equal to the base model's), "SkipCA norm" (all ones), "SkipCA" and "value head" (as widely
         spread as normal numbers of deviation 1 / (H + 1), within four standard errors).
     """
-    weights = dict(cast(nn.Module, backbone).named_parameters())
+    weights = {} if backbone is None else dict(cast(nn.Module, backbone).named_parameters())
     head = checkpoint.head
     found = {
         "projector": bool(checkpoint.projector)
