@@ -47,7 +47,11 @@ def content_of(path: Path) -> bytes:
         SearchError: It is not there, cannot be read, or is empty.
     """
     try:
+        if path.exists() and not path.is_file():  # reading a named pipe would wait for ever
+            raise SearchError("is no file; give the path of a picture.")
         content = path.read_bytes()
+    except SearchError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         why = reason(error) if isinstance(error, OSError) else error
         raise SearchError(f"cannot be read ({why}); check the path and its permissions.") from error
@@ -112,8 +116,9 @@ def prompt_inside(content: bytes) -> str:
     except Exception:  # whatever is wrong with it, `rgb` says so
         rgb(content)
         return ""
-    with suppress(ValueError, KeyError, TypeError):
-        return str(json.loads(chunks["bon_search"])["recipe"]["prompt"]).strip()
+    with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):  # a chunk of somebody else's
+        prompt: str = json.loads(chunks["bon_search"])["recipe"]["prompt"].strip()
+        return prompt
     return _positive_prompt(str(chunks.get("parameters", "")))
 
 

@@ -99,6 +99,7 @@ def _main(arguments: argparse.Namespace) -> int:
 def _load(arguments: argparse.Namespace) -> Reward:
     from bon_search.process import one_thread
     from rewards import load_reward
+    from rewards.errors import UnknownRewardError
 
     options: dict[str, Any] = {} if arguments.device == "auto" else {"device": arguments.device}
     if arguments.checkpoint is not None:
@@ -106,7 +107,12 @@ def _load(arguments: argparse.Namespace) -> Reward:
     elif arguments.reward == "llava-reward":
         one_thread()  # the embedded one
     _quiet()
-    return load_reward(arguments.reward, **options)
+    try:
+        return load_reward(arguments.reward, **options)
+    except UnknownRewardError:
+        if options.pop("device", None) != "cpu":
+            raise
+        return load_reward(arguments.reward, **options)  # one without a choice of device is on the CPU anyway
 
 
 def _score(

@@ -36,14 +36,14 @@ def grey(path: Path, level: int, size: tuple[int, int] = (8, 8), **options: obje
     return path
 
 
-def bomb(path: Path) -> None:
-    """A PNG that says it is 30,000 × 30,000."""
-    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" * 100)), (b"IEND", b"")]
+def png(side: int, depth: int, color: int, data: bytes) -> bytes:
+    """A square PNG, put together by hand; color 0 is greyscale, 2 RGB."""
+    header = struct.pack(">IIBBBBB", side, side, depth, color, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(data)), (b"IEND", b"")]
     body = b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
     )
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    return b"\x89PNG\r\n\x1a\n" + body
 
 
 def records(path: Path) -> list[dict[str, str]]:
@@ -100,6 +100,11 @@ def test_top_and_min_print_the_table(pictures: Path, capsys: pytest.CaptureFixtu
     out, err = capsys.readouterr()
     assert out == ""
     assert "no picture reaches 1.5; the best has 1." in err
+
+
+def test_the_cpu_is_right_for_rewards_without_a_choice(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(pictures), *ANY, "--device", "cpu"]) == 0
+    assert capsys.readouterr().out == f"{pictures / '255.png'}\n"
 
 
 def test_json_lines_for_programs(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -219,17 +224,19 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(pictures: Path, capsy
     (pictures / "text.jpg").write_text("no picture")
     (pictures / "cut.png").write_bytes(noise_png()[:-200])
     (pictures / "link.png").symlink_to("nowhere.png")
-    bomb(pictures / "bomb.png")
+    os.mkfifo(pictures / "pipe.png")
+    (pictures / "bomb.png").write_bytes(png(30_000, 8, 0, b"\0" * 100))
     (pictures / "notes.md").write_text("not even looked at")
     assert main([str(pictures), *ANY]) == 0
     out, err = capsys.readouterr()
     assert out == f"{pictures / '255.png'}\n"
-    assert "5 of 10 pictures have no score" in err
+    assert "6 of 11 pictures have no score" in err
     for sentence in (
         r"empty\.png is empty \(0 bytes\);",
         r"text\.jpg is not a picture, or damaged \(cannot identify image file\);",
         r"cut\.png is not a picture, or damaged \(.*truncated.*\);",
         r"link\.png cannot be read \(no such file or directory\);",
+        r"pipe\.png is no file;",
         r"bomb\.png has more than \d+ pixels, a decompression bomb;",
     ):
         assert re.search(sentence, err), err
@@ -277,12 +284,15 @@ def test_the_shapes_verifier_ranks_the_right_picture_first(tmp_path: Path, capsy
 
 
 def test_where_prompts_come_from(tmp_path: Path) -> None:
-    inside, both = PngInfo(), PngInfo()
+    inside, both, other = PngInfo(), PngInfo(), PngInfo()
     inside.add_text("parameters", "a cat,\non a mat\nNegative prompt: dog\nSteps: 20, Sampler: Euler, Seed: 1")
     both.add_text("parameters", "cut\nSteps: 2")
+    other.add_text("parameters", "a bird\nSteps: 2")
+    other.add_text("bon_search", '{"recipe": {"prompt": null}}')
     both.add_text("bon_search", json.dumps({"recipe": {"prompt": "a whole prompt"}}))
     grey(tmp_path / "inside.png", 1, pnginfo=inside)
     grey(tmp_path / "both.png", 2, pnginfo=both)
+    grey(tmp_path / "other.png", 2, pnginfo=other)
     grey(tmp_path / "beside.jpg", 3)
     grey(tmp_path / "deep" / "over.png", 4, pnginfo=inside)
     grey(tmp_path / "none.png", 5)
@@ -294,6 +304,7 @@ def test_where_prompts_come_from(tmp_path: Path) -> None:
     assert {Path(row.image).name: row.prompt for row in outcomes if isinstance(row, Row)} == {
         "inside.png": "a cat,\non a mat",
         "both.png": "a whole prompt",
+        "other.png": "a bird",
         "beside.jpg": "a dog",
         "over.png": "a horse",
     }
@@ -403,6 +414,7 @@ def test_every_kind_of_picture_has_defined_pixels() -> None:
     sixteen = Image.fromarray(np.full(size, 128 * 257, np.uint16))
     assert pixel(saved(sixteen)) == (128, 128, 128)
     assert pixel(saved(sixteen, "TIFF")) == (128, 128, 128)
+    assert pixel(png(1, 16, 2, b"\0" + bytes([10, 10, 200, 200, 30, 30]))) == (10, 200, 30)
     assert pixel(saved(Image.fromarray(np.full(size, 0.4, np.float32)), "TIFF")) == (102, 102, 102)
     assert pixel(saved(Image.new("L", size, 77))) == (77, 77, 77)
     assert pixel(saved(Image.new("1", size, 1))) == (255, 255, 255)
@@ -457,6 +469,8 @@ def test_floating_point_pictures_out_of_range_are_refused() -> None:
         (["p", "--prompt", "x", "--reward", "shape"], r"did you mean 'shapes'"),
         (["p", "--prompt", "x", "--reward", "llava-reward", "--device", "quantum"], r"quantum"),
         (["p", "--prompt", "x", "--reward", "llava-reward", "--checkpoint", "nowhere"], r"nowhere"),
+        (["p", "--prompt", "x", "--device", "cuda"], r"no option 'device'"),
+        (["p", "--prompt", "x", "--reward", "shape", "--device", "cpu"], r"did you mean 'shapes'"),
         (["p", "--prompt", "x", "--checkpoint", "nowhere"], r"no option 'checkpoint'"),
         (["p", "--prompt", "x", "--top", "0"], r"--top.*'0'.*at least 1"),
         (["p", "--prompt", "x", "--min", "nan"], r"'nan' is not a finite number"),
