@@ -224,6 +224,7 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job starts with it ignored
     )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (tmp_path / "run" / "result.json").exists():
