@@ -23,6 +23,7 @@ from rewards.llava.families import Family, family_of
 from rewards.llava.weights import read_json, tensors, weight_files
 
 LORA_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+SETTINGS = "reward_config.yaml"
 HEAD_PARTS = ("value_head.", "W_q.", "W_k.", "W_v.", "ca_layernorm.", "prompt_head.")
 
 
@@ -158,7 +159,7 @@ def is_head(name: str) -> bool:
 
 
 def _settings(folder: Path, head: dict[str, Tensor]) -> RewardConfig:
-    path = folder / "reward_config.yaml"
+    path = folder / SETTINGS
     outputs = len(head["value_head.weight"]) if "value_head.weight" in head else 1
     inferred = RewardConfig("W_q.weight" in head, 0.1, outputs > 1, outputs)
     if not path.is_file():

@@ -9,6 +9,7 @@ from torch import Tensor
 from rewards.base import Images, ImagesLike, Scores, as_images, check_prompts, check_scores
 from rewards.errors import RewardError
 from rewards.llava.checkpoint import SETTINGS_FILE, Checkpoint, load_checkpoint, revision
+from rewards.llava.hub import REPOSITORY, find_checkpoint
 from rewards.llava.images import preprocess
 from rewards.llava.layouts import NUM_CROPS
 from rewards.llava.loading import Pooling, SkipCAMode, load_published
@@ -98,8 +99,9 @@ def load_llava_reward(  # noqa: PLR0913  one door to the embedded reward and to 
     pooling: Pooling = "eos",
     layer: int | None = None,
     batch_size: int = 16,
+    variant: str = "",
 ) -> LlavaReward | PublishedReward:
-    """The LLaVA-Reward in a folder.
+    """The LLaVA-Reward in a folder, or "llava-reward:alignment" from those that were published.
 
     Args:
         checkpoint: folder that `save_checkpoint` wrote, or folder or hub name of one in the published layout; the
@@ -113,6 +115,8 @@ def load_llava_reward(  # noqa: PLR0913  one door to the embedded reward and to 
         num_crops: for Phi, at most so many crops of a picture.
         pooling: "eos" or "mean".
         layer: which layer's output is read.
+        variant: what stands behind the colon: words that name one checkpoint of those below `checkpoint`, by default
+            `hub.REPOSITORY`; see `hub.find_checkpoint`.
 
     Raises:
         RewardError: no such folder, device or dtype, or an option that the checkpoint's layout does not have.
@@ -120,9 +124,11 @@ def load_llava_reward(  # noqa: PLR0913  one door to the embedded reward and to 
     number = _DTYPES.get(str(dtype).removeprefix("torch."))
     if number is None:
         raise RewardError(f"Got dtype {str(dtype)!r}; expected one of {', '.join(_DTYPES)}.")
-    place = device or ("cuda" if checkpoint is not None and torch.cuda.is_available() else "cpu")
+    place = device or ("cuda" if (checkpoint is not None or variant) and torch.cuda.is_available() else "cpu")
     _check_device(place)
-    if checkpoint is not None and _is_published(checkpoint):
+    if variant or _is_on_hub(checkpoint):
+        checkpoint = find_checkpoint(variant, checkpoint or REPOSITORY)
+    if checkpoint is not None and _is_published(Path(checkpoint)):
         return load_published(
             checkpoint, base=base, skipca=skipca, dtype=number, device=place, device_map=device_map,
             num_crops=num_crops, pooling=pooling, layer=layer, batch_size=batch_size,
@@ -138,13 +144,17 @@ def load_llava_reward(  # noqa: PLR0913  one door to the embedded reward and to 
     return LlavaReward(parts, batch_size=batch_size, device=place, dtype=number, revision=revision(folder))
 
 
-def _is_published(checkpoint: str | Path) -> bool:
-    """Whether to look for the published layout there: any model folder without our settings, or a name of the hub."""
-    folder = Path(checkpoint)
-    if folder.is_dir():
-        files = ("reward_config.yaml", "lora", "config.json")  # a full fine-tune has only the last
-        return not (folder / SETTINGS_FILE).is_file() and any((folder / name).exists() for name in files)
-    return isinstance(checkpoint, str) and checkpoint.count("/") == 1 and not checkpoint.startswith(("/", "."))
+def _is_published(folder: Path) -> bool:
+    """Whether to look for the published layout there: in any model folder without our settings."""
+    files = ("reward_config.yaml", "lora", "config.json")  # a full fine-tune has only the last
+    return not (folder / SETTINGS_FILE).is_file() and any((folder / name).exists() for name in files)
+
+
+def _is_on_hub(checkpoint: str | Path | None) -> bool:
+    """Whether it is no folder, but a name that the hub may know."""
+    if not isinstance(checkpoint, str) or Path(checkpoint).exists():
+        return False
+    return checkpoint.count("/") == 1 and not checkpoint.startswith(("/", "."))
 
 
 def _check_device(device: str | torch.device) -> None:

@@ -1,0 +1,111 @@
+"""Which folder of a repository holds the checkpoint for a perspective: alignment, fidelity, safety, overall.
+
+The published repository has one folder for each perspective and backbone; how they are called is read from its list of
+files, not assumed.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from rewards.errors import CheckpointError
+from rewards.llava.official import SETTINGS
+
+REPOSITORY = "smz8599/LLaVA-Reward"
+_SAME = (  # words that the paper, its code and its folders use for one thing
+    ("alignment", "align"),
+    ("fidelity", "artifact", "artifacts", "quality"),
+    ("safety", "safe", "unsafe", "unsafebench"),
+    ("overall", "ranking", "rank", "general", "steering"),
+    ("phi", "phi3", "phi3v"),
+    ("qwen", "qwen2", "qwen25", "qwen2.5"),
+)
+
+
+def find_checkpoint(words: str, repository: str | Path = REPOSITORY) -> Path:
+    """The folder of the one checkpoint whose path has all `words`, downloaded if need be.
+
+    Args:
+        words: for example "alignment", or "alignment-qwen" where several backbones are there; or the folder's path;
+            nothing where there is only one, or a full fine-tune.
+        repository: name on the hub, or a folder with checkpoints below it.
+
+    Raises:
+        CheckpointError: none or several match; the message says what there is.
+    """
+    found = checkpoint_folders(repository)
+    if not found and not words:  # a full fine-tune has no settings of its own
+        return _local(repository, ".")
+    chosen = [folder for folder in found if folder == words.strip("/")] or (matching(words, found) if words else found)
+    if len(chosen) == 1:
+        return _local(repository, chosen[0])
+    listed = ", ".join(chosen or found) or "no folder with reward_config.yaml"
+    if chosen:
+        raise CheckpointError(
+            f"{words!r} matches {len(chosen)} checkpoints in {str(repository)!r}: {listed}; add a word, as in "
+            "'llava-reward:alignment-phi', or give the folder's whole path behind the colon."
+        )
+    raise CheckpointError(f"{words!r} matches no checkpoint in {str(repository)!r}, which holds {listed}.")
+
+
+def checkpoint_folders(repository: str | Path) -> list[str]:
+    """Paths in a repository, or below a folder, that hold checkpoints; sorted.
+
+    Raises:
+        CheckpointError: there is no such repository.
+    """
+    root = Path(repository)
+    if root.is_dir():
+        files: Iterable[str] = (path.relative_to(root).as_posix() for path in root.rglob(SETTINGS))
+    else:
+        files = _files_on_hub(str(repository))
+    paths = (PurePosixPath(file) for file in files)
+    return sorted(str(path.parent) for path in paths if path.name == SETTINGS)
+
+
+def matching(words: str, folders: Iterable[str]) -> list[str]:
+    """Those of `folders` whose paths have every word of `words`, whichever name for it they use."""
+    wanted = [_names(word) for word in _words(words)]
+    return [folder for folder in folders if wanted and all(names & set(_words(folder)) for names in wanted)]
+
+
+def _words(path: str) -> list[str]:
+    """Words of a path in small letters; the project's own name, which has a backbone's in it, left out."""
+    return re.findall(r"[a-z0-9.]+", re.sub(r"llava[-_ ]?reward", "", path.lower()))
+
+
+def _names(word: str) -> set[str]:
+    return next((set(same) for same in _SAME if word in same), {word})
+
+
+def _files_on_hub(repository: str) -> list[str]:
+    from huggingface_hub import list_repo_files, snapshot_download
+
+    try:
+        return list_repo_files(repository)
+    except Exception as error:  # the hub client has a class for each way to fail
+        try:
+            cached = Path(snapshot_download(repository, local_files_only=True))
+        except Exception:  # nor was it ever downloaded
+            raise _unreachable(repository, error) from error
+        return [path.relative_to(cached).as_posix() for path in cached.rglob("*")]
+
+
+def _local(repository: str | Path, folder: str) -> Path:
+    if Path(repository).is_dir():
+        return Path(repository) / folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        return (
+            Path(snapshot_download(str(repository), allow_patterns=["*" if folder == "." else f"{folder}/*"])) / folder
+        )
+    except Exception as error:
+        raise _unreachable(str(repository), error) from error
+
+
+def _unreachable(repository: str, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"The hub gave nothing of {repository!r} ({type(error).__name__}); check the name and the network, or download "
+        "it and pass its folder as checkpoint=."
+    )
