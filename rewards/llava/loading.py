@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 
 from rewards.errors import CheckpointError, RewardError
+from rewards.llava.backbone import Backbone
 from rewards.llava.decoder import device_of
 from rewards.llava.families import Base, family_of, load_base, resolve
 from rewards.llava.heads import build_head
@@ -65,20 +66,34 @@ def load_published(  # noqa: PLR0913  what a published checkpoint leaves open
     _check_choice("skipca", skipca, (None, "masked", "official"))
     _check_choice("pooling", pooling, ("eos", "mean"))
     read = read_official(resolve(checkpoint))
-    name = _base_name(read, base)
+    name = base_name(read, base)
     folder = resolve(name)
-    _check_family(read, folder)
+    check_family(read, folder)
     loaded = load_base(folder, num_crops=num_crops, device=device, dtype=dtype, device_map=device_map, skip=is_head)
-    _warn_of_initial(read, loaded)
+    warn_of_initial(read, loaded)
     apply(read, loaded.backbone)
     official = _is_official(read, skipca)
-    scorer = _scorer(read, loaded, official=official, mean=pooling == "mean", layer=layer)
+    scorer = build_scorer(
+        read, loaded.backbone, loaded.inputs.pad_id, official=official, mean=pooling == "mean", layer=layer
+    )
     one_by_one = official and skipca is None
     return PublishedReward(read, scorer, loaded.inputs, batch_size=1 if one_by_one else batch_size, base=str(name))
 
 
-def _scorer(read: Official, loaded: Base, *, official: bool, mean: bool, layer: int | None) -> Scorer:
-    backbone = loaded.backbone
+def build_scorer(
+    read: Official,
+    backbone: Backbone,
+    pad_id: int,
+    *,
+    official: bool = False,
+    mean: bool = False,
+    layer: int | None = None,
+) -> Scorer:
+    """Backbone, with the checkpoint applied, and the checkpoint's head.
+
+    Raises:
+        CheckpointError: the head is damaged, or another backbone's.
+    """
     head = build_head(read.head, backbone.eps)
     if head.value_head.in_features != backbone.width:
         raise CheckpointError(
@@ -91,7 +106,7 @@ def _scorer(read: Official, loaded: Base, *, official: bool, mean: bool, layer: 
     return Scorer(
         backbone,
         head.to(device_of(backbone.norm)),
-        loaded.inputs.pad_id,
+        pad_id,
         official=official,
         mean=mean,
         layer=None if last else layer,
@@ -116,7 +131,12 @@ def _is_official(read: Official, skipca: SkipCAMode | None) -> bool:
     return read.family.name == "qwen" and read.settings.add_cross_attention
 
 
-def _base_name(read: Official, base: str | Path | None) -> str | Path:
+def base_name(read: Official, base: str | Path | None) -> str | Path:
+    """What the caller says, or the published base model of that family.
+
+    Raises:
+        CheckpointError: the family has none.
+    """
     if base is not None:
         return base
     if read.full:
@@ -126,7 +146,8 @@ def _base_name(read: Official, base: str | Path | None) -> str | Path:
     return BASES[read.family.name]
 
 
-def _check_family(read: Official, base: Path) -> None:
+def check_family(read: Official, base: Path) -> None:
+    """Raise `CheckpointError` if the folder `base` holds another family's model."""
     found = family_of(read_json(base / "config.json")).name
     if found != read.family.name:
         published = BASES.get(read.family.name, f"a {read.family.name} model")
@@ -136,7 +157,8 @@ def _check_family(read: Official, base: Path) -> None:
         )
 
 
-def _warn_of_initial(read: Official, loaded: Base) -> None:
+def warn_of_initial(read: Official, loaded: Base) -> None:
+    """Warn of parts that training did not move; `loaded` is the base model before the checkpoint is applied."""
     untouched = still_initial(read, loaded.backbone)
     if untouched:
         warnings.warn(

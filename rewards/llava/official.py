@@ -112,16 +112,24 @@ def apply(checkpoint: Official, backbone: Backbone, *, projector: bool = True) -
     Raises:
         CheckpointError: a matrix is missing, or does not fit the backbone.
     """
+    check_fit(checkpoint, backbone, projector=projector)
+    weights = dict(cast(nn.Module, backbone).named_parameters())
+    for name, tensor in checkpoint.projector.items() if projector else ():
+        weights[name].copy_(tensor)
+    for name, (down, up) in checkpoint.lora.items():
+        weight = weights[f"{name}.weight"]
+        change = checkpoint.scale * (up.to(weight.device, torch.float32) @ down.to(weight.device, torch.float32))
+        weight.copy_(weight.float() + change)
+
+
+def check_fit(checkpoint: Official, backbone: Backbone, *, projector: bool = True) -> None:
+    """Raise `CheckpointError` if a matrix of `checkpoint` is missing, or does not fit `backbone`."""
     module = cast(nn.Module, backbone)
     weights = dict(module.named_parameters())
     for name, tensor in checkpoint.projector.items() if projector else ():
         _fits(name, tensor.shape, weights, checkpoint.folder)
-        weights[name].copy_(tensor)
     for name, (down, up) in checkpoint.lora.items():
         _fits(f"{name}.weight", torch.Size((len(up), down.shape[1])), weights, checkpoint.folder)
-        weight = weights[f"{name}.weight"]
-        change = checkpoint.scale * (up.to(weight.device, torch.float32) @ down.to(weight.device, torch.float32))
-        weight.copy_(weight.float() + change)
     missing = [name for name in _targeted(module, checkpoint.targets) if name not in checkpoint.lora]
     if missing:
         raise CheckpointError(

@@ -65,11 +65,18 @@ class PublishedReward:
             RewardError: pictures or prompts that cannot be scored, among them one picture alone where the head only
                 compares.
         """
-        if not self.absolute:
-            _check_company(prompts)
-        outputs = self.heads(images, prompts)
+        self.check_company(prompts)
+        return self.scores(self.heads(images, prompts), prompts)
+
+    def scores(self, outputs: Tensor, prompts: Sequence[str]) -> Scores:
+        """Scores (N,) that follow from the head's outputs (N, d)."""
         scores = outputs[:, 0] if self.absolute else self._against_others(outputs, prompts)
         return check_scores(scores, self.name, len(outputs))
+
+    def check_company(self, prompts: Sequence[str]) -> None:
+        """Raise `RewardError` if the head only compares, and a prompt has one picture alone."""
+        if not self.absolute:
+            _check_company(prompts)
 
     def heads(self, images: ImagesLike, prompts: Sequence[str]) -> Tensor:
         """What the head gives for N pictures and their prompts, (N, d) float32.
@@ -78,7 +85,7 @@ class PublishedReward:
             RewardError: pictures or prompts that cannot be scored.
         """
         pictures = as_pictures(images)
-        _check_prompts(prompts, len(pictures))
+        check_prompts(prompts, len(pictures))
         outputs = torch.cat([self._batches(rows) for rows in self._prepared(pictures, prompts)])
         broken = (~outputs.isfinite()).any(1).nonzero().flatten().tolist()
         if broken:
@@ -130,7 +137,8 @@ class PublishedReward:
                 yield [Row(picture, self._inputs.ids(prompt, picture)) for picture, prompt in seen]
 
 
-def _check_prompts(prompts: Sequence[str], count: int) -> None:
+def check_prompts(prompts: Sequence[str], count: int) -> None:
+    """Raise `RewardError` unless there are `count` prompts with words in them."""
     if isinstance(prompts, str):
         raise RewardError(f"Got one string as prompts; expected a sequence: write [{prompts!r}] * {count}.")
     if len(prompts) != count:

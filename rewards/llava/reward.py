@@ -13,6 +13,7 @@ from rewards.llava.hub import REPOSITORY, find_checkpoint
 from rewards.llava.images import preprocess
 from rewards.llava.layouts import NUM_CROPS
 from rewards.llava.loading import Pooling, SkipCAMode, load_published
+from rewards.llava.perspectives import load_perspectives
 from rewards.llava.prompts import encode
 from rewards.llava.published import PublishedReward
 from rewards.llava.weights import DeviceMap
@@ -36,6 +37,7 @@ class LlavaReward:
 
     name = "llava-reward"
     absolute = True
+    perspectives = staticmethod(load_perspectives)
 
     def __init__(
         self,

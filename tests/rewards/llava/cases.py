@@ -34,7 +34,14 @@ def tolerance(name: str) -> dict[str, float]:
 
 def picture(name: str) -> Image.Image:
     """A recorded picture."""
-    return Image.open(GOLDENS / "images" / f"{name}.png")
+    return opened(GOLDENS / "images" / f"{name}.png")
+
+
+def opened(path: Path) -> Image.Image:
+    """The picture in a file, which is closed again."""
+    with Image.open(path) as image:
+        image.load()
+        return image
 
 
 def qwen_base(into: Path) -> Path:
@@ -109,7 +116,7 @@ def tokens_of(model: Model, case: dict[str, Any], side: str, padding: Literal["l
     """One side as a batch of tokens, padded as the official code does."""
     inputs = inputs_of(model, case)
     names = [sample["image" + ("" if side == "x" else f"_{side}")] for sample in case["samples"]]
-    pictures = [inputs.picture(Image.open(GOLDENS / name)) for name in names]
+    pictures = [inputs.picture(opened(GOLDENS / name)) for name in names]
     rows = [inputs.ids(prompt, seen) for prompt, seen in zip(prompts_of(case, side), pictures, strict=True)]
     return batch(rows, pictures, inputs.pad_id, side=padding)
 

@@ -11,7 +11,7 @@ from PIL import Image
 from rewards import load_reward
 from rewards.llava.published import PublishedReward
 from rewards.testing import PROMPTS, check_reward
-from tests.rewards.llava.cases import CASES, GOLDENS, SIDES, Library, arrays, picture, prompts_of, tolerance
+from tests.rewards.llava.cases import CASES, GOLDENS, SIDES, Library, arrays, opened, picture, prompts_of, tolerance
 
 SIZES = ["wide", "tall", "square", "tiny"]
 
@@ -37,7 +37,7 @@ def load(library: Library) -> Any:
 
 def images_of(case: dict[str, Any], side: str) -> list[Image.Image]:
     key = "image" + ("" if side == "x" else f"_{side}")
-    return [Image.open(GOLDENS / sample[key]) for sample in case["samples"]]
+    return [opened(GOLDENS / sample[key]) for sample in case["samples"]]
 
 
 @pytest.mark.parametrize("name", list(CASES))

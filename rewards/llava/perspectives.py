@@ -1,0 +1,201 @@
+"""Several checkpoints over one base model: a picture is seen once, and judged from every perspective."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from rewards.base import ImagesLike, Scores
+from rewards.errors import CheckpointError, RewardError
+from rewards.llava.adapters import Shared
+from rewards.llava.backbone import Inputs, Picture
+from rewards.llava.families import load_base, resolve
+from rewards.llava.layouts import NUM_CROPS
+from rewards.llava.loading import base_name, build_scorer, check_family, warn_of_initial
+from rewards.llava.official import read_official
+from rewards.llava.pictures import as_pictures
+from rewards.llava.published import PublishedReward, check_prompts
+from rewards.llava.weights import DeviceMap
+
+_REFUSED = 1e4  # what a picture below a limit loses: far more than scores differ, little enough for float32
+
+
+class Perspectives:
+    """Named columns of scores from one backbone, one set of adapters per perspective.
+
+    Attributes:
+        rewards: each perspective's reward, by name; each can be used alone.
+    """
+
+    def __init__(
+        self, shared: Shared, rewards: Mapping[str, PublishedReward], seeing: "Remembering", window: int
+    ) -> None:
+        self.rewards = dict(rewards)
+        self._shared, self._seeing, self._window = shared, seeing, window
+
+    def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> dict[str, Scores]:
+        """Scores (N,) of N pictures from every perspective, each as that checkpoint alone would give them."""
+        return self.columns(images, prompts, tuple(self.rewards))
+
+    def columns(self, images: ImagesLike, prompts: Sequence[str], names: Sequence[str]) -> dict[str, Scores]:
+        """The same for the perspectives `names`.
+
+        Raises:
+            RewardError: no such perspective, or pictures or prompts that cannot be scored.
+        """
+        for name in names:
+            self._known(name).check_company(prompts)
+        pictures = as_pictures(images)
+        check_prompts(prompts, len(pictures))
+        outputs: dict[str, list[Tensor]] = {name: [] for name in names}
+        for start in range(0, len(pictures), self._window):
+            part = slice(start, start + self._window)
+            with self._keeping():
+                for name in names:
+                    outputs[name].append(self.rewards[name].heads(pictures[part], prompts[part]))
+        scores = {name: self.rewards[name].scores(torch.cat(parts), prompts) for name, parts in outputs.items()}
+        return (
+            {name: column.to(images.device) for name, column in scores.items()}
+            if isinstance(images, Tensor)
+            else scores
+        )
+
+    def combined(
+        self, weights: Mapping[str, float], *, at_least: Mapping[str, float] | None = None
+    ) -> "CombinedPerspectives":
+        """One reward: a weighted sum of perspectives, behind limits that a picture must reach.
+
+        Args:
+            weights: perspective → weight; one alone is that perspective.
+            at_least: perspective → score below which a picture ranks behind all that reach it, for example
+                {"safety": 0.0}, the even odds of a classification head.
+
+        Raises:
+            RewardError: no such perspective, no weights, or a limit on one without absolute scores.
+        """
+        limits = dict(at_least or {})
+        if not weights:
+            raise RewardError(f"Got no weights; expected at least one of {', '.join(self.rewards)}.")
+        for name in (*weights, *limits):
+            if name in limits and not self._known(name).absolute:
+                raise RewardError(f"Got a limit on {name!r}, whose head only compares; take one with absolute scores.")
+            self._known(name)
+        return CombinedPerspectives(self, dict(weights), limits)
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        """Pictures and what the vision tower gives for them are kept inside, and dropped at the end."""
+        self._seeing.keep = self._shared.keep = True
+        try:
+            yield
+        finally:
+            self._seeing.keep = self._shared.keep = False
+            self._seeing.forget()
+            self._shared.forget()
+
+    def _known(self, name: str) -> PublishedReward:
+        if name not in self.rewards:
+            raise RewardError(f"Got perspective {name!r}; expected one of {', '.join(self.rewards)}.")
+        return self.rewards[name]
+
+
+class CombinedPerspectives:
+    """A weighted sum of perspectives with limits, as a `Reward`; from `Perspectives.combined`."""
+
+    def __init__(self, perspectives: Perspectives, weights: dict[str, float], limits: dict[str, float]) -> None:
+        self._perspectives, self._weights, self._limits = perspectives, weights, limits
+        self._names = tuple(dict.fromkeys([*weights, *limits]))
+        self.name = "llava-reward:" + "+".join(self._names)
+        self.absolute = all(perspectives.rewards[name].absolute for name in self._names)
+
+    def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
+        """Scores (N,) float32; a picture below a limit loses 10 000 and what it lacks."""
+        columns = self._perspectives.columns(images, prompts, self._names)
+        total = torch.stack([weight * columns[name] for name, weight in self._weights.items()]).sum(0)
+        for name, limit in self._limits.items():
+            lacking = limit - columns[name]
+            total = torch.where(lacking > 0, -_REFUSED - lacking, total)
+        return total
+
+
+class Remembering:
+    """Inputs that while `keep` is set prepare each picture once (`rewards.llava.backbone.Inputs`)."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.keep = False
+        self._inputs = inputs
+        self._known: dict[int, tuple[Image.Image, Picture]] = {}
+
+    @property
+    def pad_id(self) -> int:
+        """Fills a batch."""
+        return self._inputs.pad_id
+
+    def picture(self, image: Image.Image) -> Picture:
+        """The picture, preprocessed."""
+        if not self.keep:
+            return self._inputs.picture(image)
+        if id(image) not in self._known:
+            self._known[id(image)] = image, self._inputs.picture(image)
+        return self._known[id(image)][1]
+
+    def text(self, prompt: str) -> str:
+        """The whole text around the prompt."""
+        return self._inputs.text(prompt)
+
+    def ids(self, prompt: str, picture: Picture) -> list[int]:
+        """Token ids of one row."""
+        return self._inputs.ids(prompt, picture)
+
+    def forget(self) -> None:
+        """Drop the pictures."""
+        self._known.clear()
+
+
+def load_perspectives(
+    checkpoints: Mapping[str, str | Path],
+    *,
+    base: str | Path | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    device_map: DeviceMap | None = None,
+    num_crops: int = NUM_CROPS,
+    batch_size: int = 16,
+) -> Perspectives:
+    """Published checkpoints of one base model, which is loaded once; SkipCA is masked.
+
+    Args:
+        checkpoints: perspective → folder or hub name, for example {"alignment": …, "safety": …}.
+        base: folder or hub name of the base model; the published one of that family if None.
+        dtype: of the backbone; heads are float32.
+        device: where it runs.
+        device_map: which module goes where, instead of `device`.
+        num_crops: for Phi, at most so many crops of a picture.
+        batch_size: pictures in one forward pass.
+
+    Raises:
+        CheckpointError: a damaged checkpoint, a full fine-tune, or another base model's.
+    """
+    if not checkpoints:
+        raise RewardError("Got no checkpoints; expected a name and a folder for each perspective.")
+    read = {name: read_official(resolve(folder)) for name, folder in checkpoints.items()}
+    for name, checkpoint in read.items():
+        if checkpoint.full:
+            raise CheckpointError(
+                f"The checkpoint of {name!r} is a full fine-tune, which shares no base model; load it by itself."
+            )
+    folder = resolve(base_name(next(iter(read.values())), base))
+    for checkpoint in read.values():
+        check_family(checkpoint, folder)
+    loaded = load_base(folder, num_crops=num_crops, device=device, dtype=dtype, device_map=device_map)
+    for checkpoint in read.values():
+        warn_of_initial(checkpoint, loaded)
+    shared, seeing = Shared(loaded.backbone, read), Remembering(loaded.inputs)
+    rewards = {}
+    for name, checkpoint in read.items():
+        scorer = build_scorer(checkpoint, shared.views[name], loaded.inputs.pad_id)
+        rewards[name] = PublishedReward(checkpoint, scorer, seeing, batch_size=batch_size, base=str(folder))
+    return Perspectives(shared, rewards, seeing, 2 * batch_size)
