@@ -103,11 +103,11 @@ def test_the_picture_carries_its_recipe_as_json(tmp_path: Path) -> None:
 def test_a_video_becomes_an_animated_png(tmp_path: Path) -> None:
     frames = tuple(Image.new("RGB", (8, 8), color) for color in ("red", "green", "blue"))
     (tmp_path / "film.png").write_bytes(encoded(Candidate(frames, 1, 0.5), recipe(1)))
-    film = Image.open(tmp_path / "film.png")
     colors = []
-    for k in range(film.n_frames):
-        film.seek(k)
-        colors.append(film.convert("RGB").getpixel((0, 0)))
+    with Image.open(tmp_path / "film.png") as film:
+        for k in range(film.n_frames):
+            film.seek(k)
+            colors.append(film.convert("RGB").getpixel((0, 0)))
     assert colors == [frame.getpixel((0, 0)) for frame in frames]
 
 
