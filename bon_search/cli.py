@@ -37,8 +37,8 @@ def parser() -> Parser:
     what = p.add_argument_group("what to make")
     what.add_argument("prompt", nargs="?", help="what the picture should show")
     what.add_argument("--prompts", type=Path, metavar="FILE", help="a text file with one prompt a line, instead")
-    what.add_argument("--n", type=positive, default=16, help="candidates per prompt (default: %(default)s)")
-    what.add_argument("--seed", type=natural, default=0, help="candidate k starts from seed + k (default: %(default)s)")
+    what.add_argument("--n", type=positive, help="candidates per prompt (default: 16)")
+    what.add_argument("--seed", type=natural, help="candidate k starts from seed + k (default: 0)")
     what.add_argument("--from", dest="source", type=Path, metavar="RESULT", help="remake a candidate of a result.json")
     what.add_argument("--candidate", type=positive, metavar="K", help="which one, by rank (default: 1, the best)")
 
@@ -112,6 +112,8 @@ def _remake(arguments: argparse.Namespace) -> Remake | None:
         return None
     if arguments.prompt or arguments.prompts:
         raise SearchError("--from takes the prompt from the earlier run; leave the prompt away.")
+    if arguments.n is not None or arguments.seed is not None:
+        raise SearchError("--from makes one candidate with the seed it had; leave --n and --seed away.")
     from bon_search.recipe import read_remake
 
     return read_remake(arguments.source, arguments.candidate or 1)
@@ -121,9 +123,7 @@ def _prompts(arguments: argparse.Namespace) -> list[str]:
     if (arguments.prompt is None) == (arguments.prompts is None):
         raise SearchError('Give one prompt ("a red circle left of a blue square") or --prompts FILE.')
     if arguments.prompt is not None:
-        if not arguments.prompt.strip():
-            raise SearchError("The prompt is empty; say what the picture should show.")
-        return [arguments.prompt]
+        return [_readable(arguments.prompt)]
     try:
         lines = arguments.prompts.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeError) as error:
@@ -132,6 +132,14 @@ def _prompts(arguments: argparse.Namespace) -> list[str]:
     if not prompts:
         raise SearchError(f"{arguments.prompts} holds no prompt; write one a line.")
     return prompts
+
+
+def _readable(prompt: str) -> str:
+    if not prompt.strip():
+        raise SearchError("The prompt is empty; say what the picture should show.")
+    if any(0xD800 <= ord(character) < 0xE000 for character in prompt):
+        raise SearchError(f"The prompt {prompt!r} is no UTF-8; check the encoding of the terminal or script.")
+    return prompt
 
 
 def _folders(arguments: argparse.Namespace, prompts: list[str]) -> list[RunFolder]:
@@ -169,6 +177,8 @@ def _load(arguments: argparse.Namespace, remake: Remake | None) -> BestOfNPipeli
     scheduler = arguments.scheduler or (recipe.scheduler if recipe else None)
     if scheduler:
         with_scheduler(pipeline.pipe, scheduler)
+    if recipe and recipe.scheduler_config and scheduler == recipe.scheduler:
+        pipeline.pipe.scheduler = type(pipeline.pipe.scheduler).from_config(recipe.scheduler_config)
     return pipeline
 
 
@@ -181,7 +191,7 @@ def _start(pipeline: BestOfNPipeline, prompt: str, arguments: argparse.Namespace
         "negative_prompt": arguments.negative_prompt,
     }
     call |= {key: value for key, value in given.items() if value is not None}
-    n, seed = (1, remake.seed) if remake else (arguments.n, arguments.seed)
+    n, seed = (1, remake.seed) if remake else (arguments.n or 16, arguments.seed or 0)
     steps = arguments.steps or (remake.recipe.steps if remake else None)
     return pipeline.start(prompt, n=n, seed=seed, steps=steps, **call)
 

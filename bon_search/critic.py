@@ -27,6 +27,9 @@ class PictureCritic:
         ledger: Where reward calls are entered, before they are made.
         scope: Makes the context in which n pictures are scored (for example
             `pipelines.batch_invariant`, so that a score does not depend on the company).
+
+    Attributes:
+        last_scores: (N,) what the reward gave for the last look, NaN and all; None if it gave nothing.
     """
 
     def __init__(
@@ -43,25 +46,46 @@ class PictureCritic:
         self._ledger = ledger
         self._scope = scope or (lambda n: nullcontext())
         self._last: tuple[Particles, Tensor] | None = None
+        self.last_scores: Tensor | None = None
 
     def __call__(self, particles: Particles) -> Tensor:
         """Scores of the particles' pictures (previews, if unfinished), (N,); of a video, the mean over its key frames.
 
         Raises:
-            RewardError: The reward fails, or gives a score that is not finite.
+            RewardError: The reward fails, runs out of memory, or gives no finite score for each picture.
         """
         from pipelines.video import key_frames
 
         looks = key_frames(self.images(particles)).unbind(dim=1)  # the picture, or two frames of a video
         self._ledger.reserve(Cost(rewards=len(particles) * len(looks)))
-        with self._scope(len(particles)):
-            scores = [self._reward(images, [self._prompt] * len(particles)) for images in looks]
-        return self._finite(sum(scores[1:], scores[0]) / len(looks), particles)
+        scores = sum(self._ask(images) for images in looks[1:]) + self._ask(looks[0])
+        self.last_scores = scores / len(looks)
+        return self._finite(self.last_scores, particles)
+
+    def _ask(self, images: Tensor) -> Tensor:
+        """What the reward says of N pictures; (N,) float32, not yet known to be finite."""
+        import torch
+
+        from pipelines.microbatch import is_out_of_memory
+        from rewards.base import as_scores
+        from rewards.errors import RewardError
+
+        n = len(images)
+        try:
+            with torch.no_grad(), self._scope(n):
+                return as_scores(self._reward(images, [self._prompt] * n), self._reward.name, n)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise RewardError(
+                f"The reward {self._reward.name} ran out of memory on {n} pictures; give a smaller --batch-size, or "
+                "load it on another device."
+            ) from error
 
     def images(self, particles: Particles) -> Tensor:
         """Pictures (N, 3, H, W) or videos (N, F, 3, H, W) in [0, 1]; those of the last look are not decoded again."""
         if self._last is None or self._last[0] is not particles:
-            self._last = (particles, self._sampler.decode(particles))
+            self._last, self.last_scores = (particles, self._sampler.decode(particles)), None
         return self._last[1]
 
     def _finite(self, scores: Tensor, particles: Particles) -> Tensor:

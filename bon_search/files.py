@@ -1,7 +1,7 @@
 """The run folder: every candidate as it is finished, then the winner, the contact sheet and result.json.
 
 A file appears under its name only when it is whole (written beside, then renamed), and result.json is rewritten after
-every batch, so a run that is killed can still be read and remade.
+each of them, so a run that is killed can still be read and remade.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bon_search.result import Candidate, Recipe, SearchResult
 
 SCHEMA = 1
+RESULT, BEST, SHEET = "result.json", "best.png", "contact-sheet.png"
 FRAME_MS = 62.5  # 16 frames a second
 
 
@@ -39,7 +40,7 @@ class RunFolder:
         Raises:
             SearchError: It already holds a run, or cannot be made or written.
         """
-        if (path / "result.json").exists():
+        if (path / RESULT).exists():
             raise SearchError(f"{path} already holds a run, which stays as it is; choose another folder with --out.")
         made = not path.exists()
         try:
@@ -56,7 +57,14 @@ class RunFolder:
     def next_free(cls, parent: Path, prompt: str) -> RunFolder:
         """A new numbered folder such as runs/0003-a-red-circle."""
         taken = [int(m[1]) for p in parent.glob("[0-9]*-*") if (m := re.match(r"(\d+)-", p.name))]
-        return cls.create(parent / f"{max(taken, default=0) + 1:04d}-{slug(prompt)}")
+        path = parent / f"{max(taken, default=0) + 1:04d}-{slug(prompt)}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:  # another run has just taken the number
+            return cls.next_free(parent, prompt)
+        except OSError:
+            return cls.create(path)  # says why
+        return replace(cls.create(path), made=True)
 
     def picture(self, candidate: Candidate) -> Path:
         """Where a candidate's picture lies."""
@@ -72,7 +80,7 @@ class RunFolder:
 
     def checkpoint(self, result: SearchResult) -> None:
         """Write result.json of what is finished so far."""
-        self._put(self.path / "result.json", json.dumps(as_json(result), indent=1, ensure_ascii=False).encode())
+        self._put(self.path / RESULT, json.dumps(as_json(result), indent=1, ensure_ascii=False).encode())
 
     def discard(self) -> None:
         """Remove the folder again if it was made for this run and nothing was written into it."""
@@ -87,11 +95,11 @@ class RunFolder:
         self.checkpoint(result)
         sheet = io.BytesIO()
         contact_sheet(result.candidates, result.recipe.prompt).save(sheet, "PNG")
-        self._put(self.path / "contact-sheet.png", sheet.getvalue())
+        self._put(self.path / SHEET, sheet.getvalue())
         winner = result.candidates[0]
         if math.isnan(winner.score):
             return None
-        return self._put(self.path / "best.png", encoded(winner, result.recipe))
+        return self._put(self.path / BEST, encoded(winner, result.recipe))
 
     def _put(self, path: Path, content: bytes) -> Path:
         try:

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from bon_search.errors import BudgetExceeded
+from bon_search.errors import BudgetExceeded, SearchError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +71,10 @@ class Ledger:
 
         Raises:
             BudgetExceeded: The sum would overshoot the budget; the account is unchanged.
+            SearchError: A negative amount, which no move costs.
         """
+        if min(cost.nfe, cost.rewards, cost.decodes) < 0:
+            raise SearchError(f"{cost} is no work; particles advance only to later steps: renoise goes back.")
         after = self.spent + cost
         for field in fields(Cost):
             limit, value = getattr(self.budget, field.name), getattr(after, field.name)

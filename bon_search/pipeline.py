@@ -33,7 +33,7 @@ class BestOfNPipeline:
         lora: What `load_pipeline` was given, for the recipe.
 
     Raises:
-        SearchError: batch_size is not positive.
+        SearchError: batch_size is not positive, or the reward is none.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class BestOfNPipeline:
             raise SearchError(f"batch_size = {batch_size} leaves no candidate per model call; give at least 1.")
         self.pipe = pipe
         self.reward = _load_reward(reward) if isinstance(reward, str) else reward
+        _check_reward(self.reward)
         self.reward_spec = reward if isinstance(reward, str) else reward.name
         self.model = model or str(getattr(pipe.config, "_name_or_path", "") or type(pipe).__name__)
         self.batch_size = batch_size
@@ -138,8 +139,10 @@ class BestOfNPipeline:
         sampler.on_nfe = lambda nfe: run.on_nfe(nfe)
         ledger = Ledger(budget)
         metered = MeteredSampler(sampler, ledger)
-        critic = PictureCritic(metered, self.reward, prompt, ledger, batch_invariant if self.batch_invariant else None)
-        search = best_of_n(metered, critic, n=n, seed=seed, batch_size=self.batch_size)
+        alone = self.batch_invariant and self.reward.absolute
+        critic = PictureCritic(metered, self.reward, prompt, ledger, batch_invariant if alone else None)
+        group = self.batch_size if self.reward.absolute else None  # scores that compare need all candidates at once
+        search = best_of_n(metered, critic, n=n, seed=seed, batch_size=group)
         recipe = self._recipe(prompt, n, seed, steps, arguments)
         run = Run(search, critic, ledger, recipe, lambda: sampler.evaluations_per_nfe)
         return run
@@ -169,10 +172,11 @@ class BestOfNPipeline:
             model_revision=self._revision,
             pipeline=type(self.pipe).__name__,
             scheduler=type(self.pipe.scheduler).__name__,
+            scheduler_config={name: _as_setting(value) for name, value in self.pipe.scheduler.config.items()},
             reward=self.reward_spec,
             reward_revision=str(getattr(self.reward, "revision", "")),
             steps=steps,
-            call=call,
+            call={name: _as_setting(value) for name, value in call.items()},
             search="best_of_n",
             n=n,
             seed=seed,
@@ -182,6 +186,25 @@ class BestOfNPipeline:
             device=str(self.pipe.device),
             versions=versions(),
         )
+
+
+def _check_reward(reward: object) -> None:
+    from rewards import Reward
+
+    if isinstance(reward, type) or not isinstance(reward, Reward):
+        raise SearchError(
+            f"{reward!r} is no reward; expected a name such as 'llava-reward', or an object with name, absolute and "
+            "__call__(images, prompts)."
+        )
+
+
+def _as_setting(value: object) -> Any:  # noqa: ANN401
+    """A value as a recipe can hold it: numbers, texts, lists of them; of anything else, such as a picture, its type."""
+    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
+        value = value.item()
+    if isinstance(value, list | tuple):
+        return [_as_setting(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else f"<{type(value).__name__}>"
 
 
 def _load_reward(spec: str) -> Reward:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from bon_search.errors import SearchError
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bon_search.result import SearchResult
+
+OWN = frozenset({"n", "seed"})  # a remade candidate is a run of its own
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,16 @@ class Remake:
         """One sentence: how the new picture relates to the old one."""
         if result.best.pixels == self.pixels:
             return f"candidate {self.rank} made again: the same picture, bit for bit."
-        then, now = self.recipe, result.recipe
-        if (then.steps, then.call, then.scheduler) != (now.steps, now.call, now.scheduler):
-            return f"candidate {self.rank} made again with other settings ({then.steps} to {now.steps} steps)."
-        return (
-            f"candidate {self.rank} made again, but not to the bit: the run had the versions {then.versions} on "
-            f"{then.device} and batch_invariant = {then.batch_invariant}."
-        )
+        then, now = asdict(self.recipe), asdict(result.recipe)
+        changed = [name for name in then if name not in OWN and then[name] != now[name]]
+        if not changed:
+            return f"candidate {self.rank} made again, but not to the bit: this machine rounds in another way."
+        told = ", ".join(f"{name} {_short(then[name])} to {_short(now[name])}" for name in changed)
+        return f"candidate {self.rank} made again; what changed since: {told}."
+
+
+def _short(value: object) -> str:
+    return str(value)[:12] if isinstance(value, str | int | float) else "…"
 
 
 def read_remake(path: Path, rank: int) -> Remake:

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bon_search.errors import SearchError
 from bon_search.ledger import Cost
@@ -47,7 +47,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that is needed to make every candidate of a run again.
+    """What made the candidates of a run, and makes them again from the same files.
+
+    A reward that was given as an object is recorded by its name alone, an argument that is no number or text by its
+    type.
 
     Attributes:
         prompt: The text.
@@ -55,6 +58,7 @@ class Recipe:
         model_revision: Content hash or commit of the weights.
         pipeline: Class of the diffusers pipeline.
         scheduler: Class of its scheduler.
+        scheduler_config: Its settings.
         reward: Specification of the reward.
         reward_revision: Content hash or commit of its weights; empty if it has none.
         steps: Denoising steps K.
@@ -86,6 +90,7 @@ class Recipe:
     dtype: str
     device: str
     versions: dict[str, str] = field(default_factory=dict)
+    scheduler_config: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

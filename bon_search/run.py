@@ -25,7 +25,7 @@ class Run:
     """One search under way: iterate over it for finished candidates, read `result` at any time.
 
     A used-up budget ends the iteration quietly. If the reward fails on finished pictures, these are given out
-    without a score (NaN) before the error goes on, so that nothing made is lost.
+    before the error goes on, without a score (NaN) where it gave none, so that nothing made is lost.
 
     Args:
         search: Yields populations; those at step `recipe.steps` are finished.
@@ -74,15 +74,16 @@ class Run:
                     yield from _pair(self._shown, images, scored.scores.tolist())
         except BudgetExceeded:
             yield from self._unscored()
-        except ValueError:
+        except (Exception, KeyboardInterrupt):
             yield from self._unscored()
             raise
 
     def _unscored(self) -> Iterator[Candidate]:
-        """Finished pictures on which the reward failed."""
-        last = self._critic.last_look
+        """Finished pictures on which the reward failed, with the scores that it gave to some of them."""
+        last, scores = self._critic.last_look, self._critic.last_scores
         if last is not None and last[0] is not self._shown and last[0].step == self.recipe.steps:
-            yield from _pair(last[0], last[1], [math.nan] * len(last[0]))
+            given = [math.nan] * len(last[0]) if scores is None else scores.tolist()
+            yield from _pair(last[0], last[1], [score if math.isfinite(score) else math.nan for score in given])
 
 
 def _pair(particles: Particles, images: Tensor, scores: list[float]) -> Iterator[Candidate]:

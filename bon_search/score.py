@@ -150,12 +150,12 @@ def _attempt(group: Sequence[_Read], reward: Reward) -> list[float] | str:
     import torch
 
     from pipelines.microbatch import is_out_of_memory
-    from rewards.base import check_scores
+    from rewards.base import as_images, check_scores
     from rewards.errors import RewardError
 
     try:
         with torch.no_grad():
-            given = reward([item.image for item in group], [item.row.prompt for item in group])
+            given = reward(as_images([item.image for item in group]), [item.row.prompt for item in group])
         scores: list[float] = check_scores(given, reward.name, len(group)).tolist()
     except RewardError as error:
         return f"cannot be scored: {error}"

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bon_search.errors import SearchError
-from bon_search.files import reason
+from bon_search.files import BEST, RESULT, SHEET, reason
 from bon_search.pictures import SUFFIXES
+
+COMPOSED = frozenset({BEST, SHEET})  # what a run folder holds beside its candidates
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,12 @@ def _pictures(folder: Path) -> list[Path]:
     found = []
     for parent, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        pictures = (name for name in files if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."))
+        made = COMPOSED if RESULT in files else frozenset()  # a run's own: its candidates are in the folder below
+        pictures = (
+            name
+            for name in files
+            if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".") and name not in made
+        )
         found += [Path(parent, name) for name in sorted(pictures)]
     return found
 

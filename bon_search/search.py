@@ -43,6 +43,6 @@ def seeds(seed: int, n: int) -> range:
     """
     if n < 1:
         raise SearchError(f"n = {n} asks for no candidate at all; ask for at least 1.")
-    if not 0 <= seed <= MAX_SEED - n:
+    if not 0 <= seed <= MAX_SEED - n + 1:
         raise SearchError(f"seed {seed} with {n} candidates leaves 0 … 2^63 - 1; choose a smaller non-negative seed.")
     return range(seed, seed + n)

@@ -81,6 +81,9 @@ TRANSCENDENTAL = frozenset(
 )
 """Functions that are computed in vectors and, for the last few numbers, one by one, with another last bit."""
 
+SOFTMAX = frozenset({functional.softmax, torch.softmax, torch.Tensor.softmax})
+"""Of these, the ones that run along the leading dimension belong to all particles together."""
+
 VECTOR = 64
 """A multiple of the numbers that the CPU takes at once: so long rows have no last few numbers."""
 
@@ -141,7 +144,7 @@ class _Apart(TorchFunctionMode):
         kwargs=None,  # noqa: ANN001
     ) -> object:
         kwargs = kwargs or {}
-        if self.copies == 0:
+        if self.copies == 0 or (func in SOFTMAX and _along_particles(args, kwargs)):
             return func(*args, **kwargs)
         if func in FIRST_ONLY or func in ALL or func in TRANSCENDENTAL:
             call = _Call(func, args, kwargs)
@@ -228,6 +231,12 @@ def _suggests(alone: Tensor, order: torch.memory_format) -> bool:
     return torch.empty_like(alone, memory_format=torch.preserve_format).is_contiguous(memory_format=order) and (
         alone.stride(0) >= alone.numel()
     )
+
+
+def _along_particles(args: Sequence[object], kwargs: Mapping[str, object]) -> bool:
+    """Whether a softmax normalises over the leading dimension."""
+    values, dim = args[0] if args else kwargs["input"], kwargs.get("dim", args[1] if len(args) > 1 else None)
+    return not isinstance(values, Tensor) or not isinstance(dim, int) or dim % max(1, values.ndim) == 0
 
 
 def _signature(value: object) -> object:

@@ -71,24 +71,35 @@ def check_prompts(images: Images, prompts: Sequence[str]) -> None:
         raise RewardError(f"Got {len(images)} images and {len(prompts)} prompts; expected one prompt for each image.")
 
 
-def check_scores(scores: Tensor, reward: str, count: int) -> Scores:
-    """`scores` as (count,) float32.
+def as_scores(scores: object, reward: str, count: int) -> Scores:
+    """What a reward gave as (count,) float32, finite or not.
 
     Raises:
-        ScoreError: another shape, or a value that is not finite; the message names the reward and the candidate.
+        ScoreError: not a tensor, or of another shape.
     """
+    if not isinstance(scores, Tensor):
+        raise ScoreError(f"Reward {reward!r} gave a {type(scores).__name__} as scores; expected a tensor ({count},).")
     if scores.shape != (count,):
         raise ScoreError(
             f"Reward {reward!r} gave scores of shape {tuple(scores.shape)} for {count} images; expected ({count},)."
         )
-    scores = scores.to(torch.float32)
-    broken = (~scores.isfinite()).nonzero().flatten().tolist()
+    return scores.to(torch.float32)
+
+
+def check_scores(scores: object, reward: str, count: int) -> Scores:
+    """What a reward gave as (count,) float32, all finite.
+
+    Raises:
+        ScoreError: another shape, or a value that is not finite; the message names the reward and the candidate.
+    """
+    checked = as_scores(scores, reward, count)
+    broken = (~checked.isfinite()).nonzero().flatten().tolist()
     if broken:
         raise ScoreError(
-            f"Reward {reward!r} gave {scores[broken[0]].item()} for candidate {broken[0]} ({len(broken)} of {count} "
+            f"Reward {reward!r} gave {checked[broken[0]].item()} for candidate {broken[0]} ({len(broken)} of {count} "
             "candidates are not finite); look at that picture, or run the reward in float32."
         )
-    return scores
+    return checked
 
 
 def _checked(images: Tensor) -> Images:

@@ -95,7 +95,7 @@ def test_any_candidate_is_made_again_alone(tmp_path: Path, capsys: pytest.Captur
     (made,) = result_of(again / "best.png")["candidates"]
     assert (made["seed"], made["pixels"], made["score"]) == (third["seed"], third["pixels"], third["score"])
     assert main([*source, "--steps", "9", "--out", str(finer)]) == 0
-    assert "5 to 9 steps" in capsys.readouterr().err
+    assert "steps 5 to 9" in capsys.readouterr().err
     data = result_of(finer / "best.png")
     assert data["recipe"]["steps"] == 9
     assert data["recipe"]["call"]["guidance_scale"] == 3
@@ -115,6 +115,8 @@ def test_any_candidate_is_made_again_alone(tmp_path: Path, capsys: pytest.Captur
         (["--candidate", "2", PROMPT], r"--from"),
         (["--from", "nowhere.json"], r"nowhere\.json cannot be read"),
         (["--from", "nowhere.json", PROMPT], r"leave the prompt away"),
+        (["--from", "nowhere.json", "--n", "4"], r"leave --n and --seed away"),
+        (["caf\udce9"], r"no UTF-8"),
         (["--prompts", "nowhere.txt"], r"nowhere\.txt cannot be read"),
         (["--model", "embeded", PROMPT], r"embeded.*did you mean.*embedded"),
         (["--model", ".", PROMPT], r"model_index\.json"),

@@ -45,8 +45,12 @@ def test_files_that_the_readme_names_exist() -> None:
 def test_commands_that_the_readme_shows_can_be_parsed() -> None:
     import shlex
 
-    lines = [line for block in blocks("console") for line in block.splitlines()]
-    shown = [line.removeprefix("$ ") for line in lines if line.startswith("$ generate-best")]
-    assert shown
-    for line in shown:
-        parser().parse_args(shlex.split(line)[1:])
+    from bon_search import score_cli
+
+    parsers = {"generate-best": parser(), "score-images": score_cli.parser()}
+    lines = [shlex.split(line[2:]) for block in blocks("console") for line in block.splitlines() if line[:2] == "$ "]
+    seen = {words[0] for words in lines}
+    for name, *arguments in lines:
+        if name in parsers:
+            parsers[name].parse_args(arguments)
+    assert seen >= set(parsers)

@@ -37,3 +37,7 @@ def test_the_best_of_n_is_the_known_order_statistic() -> None:
 def test_seeds_outside_their_range_are_refused_with_the_cure(seed: int, n: int, cure: str) -> None:
     with pytest.raises(SearchError, match=cure):
         seeds(seed, n)
+
+
+def test_the_last_seed_there_is_can_be_used() -> None:
+    assert list(seeds(MAX_SEED, 1)) == [MAX_SEED]

@@ -145,3 +145,11 @@ def test_a_candidate_is_found_by_rank(result: SearchResult, tmp_path: Path) -> N
         read_remake(path, 6)
     with pytest.raises(SearchError, match="cannot be read"):
         read_remake(tmp_path / "missing.json", 1)
+
+
+def test_of_a_run_folder_only_the_candidates_are_pictures(result: SearchResult, tmp_path: Path) -> None:
+    from bon_search.score_jobs import jobs_of
+
+    result.save(tmp_path / "run")
+    names = sorted(job.image.name for job in jobs_of(tmp_path / "run"))
+    assert names == [f"seed-{seed}.png" for seed in range(5)]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bon_search.errors import BudgetExceeded
+from bon_search.errors import BudgetExceeded, SearchError
 from bon_search.ledger import Cost, Ledger, MeteredSampler
 from tests.bon_search.toy import standard_normal
 
@@ -43,6 +43,15 @@ def test_no_sequence_of_moves_overshoots(moves: list[Cost], limit: int) -> None:
 def test_time_is_a_budget_too() -> None:
     with pytest.raises(BudgetExceeded, match="seconds"):
         Ledger(Cost.at_most(seconds=0)).reserve(Cost())
+
+
+def test_no_move_gives_anything_back() -> None:
+    ledger = Ledger()
+    sampler = MeteredSampler(standard_normal(), ledger)
+    particles = sampler.advance(sampler.init([0]), 4)
+    with pytest.raises(SearchError, match="renoise goes back"):
+        sampler.advance(particles, 0)
+    assert ledger.spent.nfe == 4
 
 
 def test_an_unnamed_limit_is_none() -> None:

@@ -1,5 +1,7 @@
 """The wrapper on the embedded model: what it returns is the stock pipeline's picture, ranked."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -77,3 +79,29 @@ def test_nothing_to_do_is_an_error(pipe: BestOfNPipeline, prompt: str, n: int) -
 def test_a_batch_of_none_is_an_error(pipe: BestOfNPipeline) -> None:
     with pytest.raises(SearchError, match="at least 1"):
         BestOfNPipeline(pipe.pipe, pipe.reward, batch_size=0)
+
+
+class Rank:
+    """A relative reward: a picture's place by brightness among those it is given with."""
+
+    name, absolute = "rank", False
+
+    def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        return images.mean(dim=(1, 2, 3)).argsort().argsort().float()
+
+
+def test_a_relative_reward_sees_all_candidates_at_once(pipe: BestOfNPipeline) -> None:
+    out = BestOfNPipeline(pipe.pipe, Rank(), batch_size=2)(PROMPT, n=5, steps=2)
+    assert [candidate.score for candidate in out.candidates] == [4, 3, 2, 1, 0]
+
+
+def test_what_is_no_reward_is_refused_at_once(pipe: BestOfNPipeline) -> None:
+    for wrong in (Rank, object()):
+        with pytest.raises(SearchError, match="is no reward"):
+            BestOfNPipeline(pipe.pipe, wrong)  # type: ignore[arg-type]
+
+
+def test_arguments_that_json_does_not_know_can_be_saved(pipe: BestOfNPipeline, tmp_path: Path) -> None:
+    out = pipe(PROMPT, n=1, steps=2, guidance_scale=np.float32(3.5))  # type: ignore[arg-type]
+    assert out.recipe.call["guidance_scale"] == 3.5
+    assert out.save(tmp_path / "run").exists()

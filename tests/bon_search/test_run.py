@@ -81,3 +81,65 @@ def test_of_a_video_the_first_and_the_middle_frame_are_scored_and_all_are_kept()
     assert ledger.spent.rewards == 6
     run = Run(best_of_n(film, critic, n=2), critic, ledger, recipe(2))
     assert [len(candidate.frames) for candidate in run] == [3, 3]
+
+
+class Odd(Brightness):
+    """NaN for one picture of a batch, by its brightness among the others."""
+
+    def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        scores = super().__call__(images, prompts)
+        return scores.where(scores < scores.max(), torch.nan)
+
+
+def test_one_nan_leaves_its_neighbours_their_scores() -> None:
+    run = toy_run(3, reward=Odd())
+    with pytest.raises(RewardError):
+        list(run)
+    scores = [candidate.score for candidate in run.result.candidates]
+    assert [math.isnan(score) for score in scores] == [False, False, True]
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, TypeError, RuntimeError])
+def test_whatever_ends_the_reward_the_pictures_stay(failure: type[BaseException]) -> None:
+    class Fails(Brightness):
+        def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+            raise failure
+
+    run = toy_run(2, reward=Fails())
+    with pytest.raises(failure):
+        list(run)
+    assert len(run.result.candidates) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [([0.5, 0.5], "list as scores"), (torch.zeros(2, 1), r"shape \(2, 1\)"), (torch.zeros(1), r"shape \(1,\)")],
+)
+def test_scores_of_the_wrong_form_are_an_error_with_the_rewards_name(given: object, sentence: str) -> None:
+    class Wrong(Brightness):
+        def __call__(self, images: torch.Tensor, prompts: list[str]) -> Any:
+            return given
+
+    with pytest.raises(RewardError, match=f"toy-brightness.*{sentence}"):
+        list(toy_run(2, reward=Wrong()))
+
+
+def test_a_reward_that_runs_out_of_memory_says_what_helps() -> None:
+    class Large(Brightness):
+        def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(RewardError, match="smaller --batch-size"):
+        list(toy_run(2, reward=Large()))
+
+
+def test_scores_carry_no_gradient() -> None:
+    class Learns(Brightness):
+        weight = torch.nn.Parameter(torch.ones(()))
+
+        def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+            return super().__call__(images, prompts) * self.weight
+
+    critic = PictureCritic(standard_normal(), Learns(), "a point", Ledger())
+    particles = standard_normal().advance(standard_normal().init([0]), STEPS)
+    assert not critic(particles).requires_grad

@@ -1,8 +1,10 @@
 """The public contract kit passes on good samplers and fails on broken ones."""
 
 import pytest
+import torch
 from cases import Case, PipeOf, sampler_of
 
+from pipelines import batch_invariant
 from pipelines.diffusers_sampler import DiffusersSampler
 from pipelines.particles import EMPTY, Particles
 from pipelines.testing import check_sampler
@@ -28,3 +30,11 @@ def test_a_sampler_that_loses_the_solver_memory_is_caught(pipe_of: PipeOf) -> No
     pipe = case.pipe(pipe_of("sd"))
     with pytest.raises(AssertionError, match="a split run must equal an unsplit one"):
         check_sampler(Forgetful(pipe, steps=6, prompt="a red circle", **case.options(32, 32)))
+
+
+def test_a_softmax_over_the_particles_stays_one() -> None:
+    scores = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    with batch_invariant(4):
+        assert torch.equal(scores.softmax(dim=0), torch.softmax(scores, 0))
+        inside = torch.nn.functional.softmax(scores, dim=-2)
+    torch.testing.assert_close(inside.sum(dim=0), torch.ones(3))
