@@ -1,8 +1,8 @@
 """score-images: arguments become scores of pictures that exist, ranked on stdout and row by row in a file.
 
-stdout holds the path of the best picture (or the ranked table), stderr everything else. Exit status: 0 done, 2 nothing
-could be scored or something was asked that cannot be done (one sentence says what and how to mend it), 130 interrupted
-(the rows so far are kept).
+stdout holds the path of the best picture (or the ranked table, or with --inspect what a checkpoint is), stderr
+everything else. Exit status: 0 done, 2 nothing could be scored or something was asked that cannot be done (one sentence
+says what and how to mend it), 130 interrupted (the rows so far are kept).
 """
 
 from __future__ import annotations
@@ -39,11 +39,13 @@ def parser() -> Parser:
     p.add_argument(
         "source",
         type=Path,
+        nargs="?",
         metavar="FOLDER_OR_FILE",
         help="a folder of pictures, one picture, or a .csv or .jsonl list with image and prompt",
     )
     p.add_argument("--reward", default="llava-reward", metavar="SPEC", help="a reward by name (default: %(default)s)")
     p.add_argument("--checkpoint", metavar="FOLDER", help="weights of the reward, for one that takes them")
+    p.add_argument("--inspect", metavar="CHECKPOINT", help="print what a checkpoint of llava-reward is; score nothing")
     p.add_argument(
         "--prompt",
         metavar="TEXT",
@@ -62,9 +64,12 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status."""
-    arguments = parser().parse_args(argv)
+    options = parser()
+    arguments = options.parse_args(argv)
+    if arguments.source is None and arguments.inspect is None:
+        options.error("the following arguments are required: FOLDER_OR_FILE (or --inspect CHECKPOINT)")
     try:
-        return _main(arguments)
+        return _main(arguments) if arguments.inspect is None else _inspect(arguments)
     except KeyboardInterrupt:
         kept = f"the rows in {arguments.out} are kept: the same command goes on from there" if arguments.out else "bye"
         _say(f"interrupted; {kept}.")
@@ -94,6 +99,19 @@ def _main(arguments: argparse.Namespace) -> int:
         finally:
             _print(rows, arguments)
     return _report(rows, failures, arguments)
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    """Print what a checkpoint is, from its files alone."""
+    if arguments.source is not None:
+        raise SearchError(
+            f"Got --inspect, which scores nothing, and pictures to score ({arguments.source}); give one of the two."
+        )
+    _quiet()
+    from rewards.llava.describe import describe
+
+    print(describe(arguments.inspect))
+    return 0
 
 
 def _load(arguments: argparse.Namespace) -> Reward:

@@ -449,6 +449,9 @@ def test_floating_point_pictures_out_of_range_are_refused() -> None:
     ("arguments", "sentence"),
     [
         ([], r"FOLDER_OR_FILE.*--help"),
+        (["p", "--inspect", "nowhere"], r"scores nothing, and pictures to score \(p\); give one of the two"),
+        (["--inspect", "nowhere"], r"There is no folder 'nowhere'"),
+        (["--inspect", "p"], r"no config\.json in p"),
         (["nowhere"], r"nowhere cannot be read \(no such file or directory\); give a folder"),
         (["bare"], r"bare holds no picture"),
         (["notes.txt"], r"notes\.txt is neither"),
@@ -536,8 +539,22 @@ def test_a_full_disk_is_said_and_loses_no_row(tmp_path: Path, capsys: pytest.Cap
     assert (tmp_path / "s.csv").read_bytes() == before
 
 
+def test_inspect_says_what_a_checkpoint_is_and_needs_no_base_model(capsys: pytest.CaptureFixture[str]) -> None:
+    goldens = Path(__file__).parent / "rewards/llava/goldens"
+    assert main(["--inspect", str(goldens / "phi3v/gpm4_ca")]) == 0
+    out, err = capsys.readouterr()
+    facts = dict(re.split(r":\s+", line, maxsplit=1) for line in out.splitlines())
+    assert err == ""
+    assert facts["backbone"] == "phi3v"
+    assert facts["head"] == "general preference, 4 outputs from 64"
+    assert facts["scores"] == "none; ranks the candidates of one prompt"
+    assert facts["SkipCA"] == "yes"
+    assert main(["--inspect", str(goldens / "llava/bt")]) == 0
+    assert re.search(r"(?m)^SkipCA: +no$", capsys.readouterr().out)
+
+
 def test_the_help_text_needs_no_heavy_library() -> None:
-    heavy = {"torch", "PIL", "numpy", "tqdm"}
+    heavy = {"torch", "PIL", "numpy", "tqdm", "transformers"}
     code = f"import sys, bon_search.score_cli as c; c.parser().format_help(); print({heavy} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
