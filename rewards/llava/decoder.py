@@ -6,9 +6,9 @@ to be read get a query, an attention output and an MLP, while all rows give keys
 the full pass.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -58,10 +58,10 @@ def read(
     x = inputs.x
     mask = visible(inputs.mask, None, past)
     for number, block in enumerate(layers[:-1] if rows is not None else layers):
-        x, _, _ = _layer(block, replace(inputs, x=x), mask, None, _of_layer(past, number))
+        x, _, _ = _walk(block)(block, replace(inputs, x=x), mask, None, _of_layer(past, number))
     if rows is not None and layers:
         mask = visible(inputs.mask, rows, past)
-        x, _, _ = _layer(layers[-1], replace(inputs, x=x), mask, rows, _of_layer(past, len(layers) - 1))
+        x, _, _ = _walk(layers[-1])(layers[-1], replace(inputs, x=x), mask, rows, _of_layer(past, len(layers) - 1))
     elif rows is not None:
         x = _take(x, rows)
     if layer is not None:
@@ -100,10 +100,22 @@ def prefill(backbone: Backbone, inputs: Embedded, *, layer: int | None = None) -
     x = inputs.x
     mask = visible(inputs.mask, None, None)
     for block in _first(backbone.layers, layer):
-        x, key, value = _layer(block, replace(inputs, x=x), mask, None, None)
+        x, key, value = _walk(block)(block, replace(inputs, x=x), mask, None, None)
         keys.append(key)
         values.append(value)
     return Past(tuple(keys), tuple(values))
+
+
+def compile_layers(backbone: Backbone, *, backend: str = "inductor") -> None:
+    """Let `torch.compile` run the decoder layers of `backbone` from now on; all share one compiled function.
+
+    Args:
+        backbone: changed in place.
+        backend: of `torch.compile`.
+    """
+    walk = torch.compile(_layer, dynamic=True, backend=backend)
+    for block in backbone.layers:
+        cast(Foreign, block)._walk = walk  # a function of the layer, no part of its weights
 
 
 def visible(mask: Tensor, rows: Tensor | None, past: Past | None) -> Tensor | None:
@@ -172,6 +184,11 @@ def _of_layer(past: Past | None, number: int) -> tuple[Tensor, Tensor] | None:
 def _take(x: Tensor, rows: Tensor) -> Tensor:
     """`x` (B, L, H) at `rows` (B, R): (B, R, H)."""
     return x.gather(1, rows.to(x.device)[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def _walk(block: Foreign) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+    """`_layer`, or what `compile_layers` made of it."""
+    return getattr(block, "_walk", _layer)
 
 
 def _layer(

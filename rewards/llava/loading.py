@@ -8,7 +8,7 @@ import torch
 
 from rewards.errors import CheckpointError, RewardError
 from rewards.llava.backbone import Backbone
-from rewards.llava.decoder import device_of
+from rewards.llava.decoder import compile_layers, device_of
 from rewards.llava.families import Base, family_of, load_base, resolve
 from rewards.llava.heads import build_head
 from rewards.llava.layouts import NUM_CROPS
@@ -40,6 +40,7 @@ def load_published(  # noqa: PLR0913  what a published checkpoint leaves open
     pooling: Pooling = "eos",
     layer: int | None = None,
     batch_size: int = 16,
+    compile: bool = False,
 ) -> PublishedReward:
     """The reward of a checkpoint in the published layout.
 
@@ -58,6 +59,8 @@ def load_published(  # noqa: PLR0913  what a published checkpoint leaves open
         pooling: "eos" reads the last token, "mean" all of them.
         layer: which layer's output is read, before the final norm; None for the last one after it.
         batch_size: pictures in one forward pass.
+        compile: run the decoder layers through `torch.compile`, which takes its time at the first calls; checked on
+            CPUs for equal numbers alone, on no GPU.
 
     Raises:
         RewardError: an option that does not exist.
@@ -72,6 +75,8 @@ def load_published(  # noqa: PLR0913  what a published checkpoint leaves open
     loaded = load_base(folder, num_crops=num_crops, device=device, dtype=dtype, device_map=device_map, skip=is_head)
     warn_of_initial(read, loaded)
     apply(read, loaded.backbone)
+    if compile:
+        compile_layers(loaded.backbone)
     official = _is_official(read, skipca)
     scorer = build_scorer(
         read, loaded.backbone, loaded.inputs.pad_id, official=official, mean=pooling == "mean", layer=layer

@@ -101,6 +101,7 @@ def load_llava_reward(  # noqa: PLR0913  one door to the embedded reward and to 
     pooling: Pooling = "eos",
     layer: int | None = None,
     batch_size: int = 16,
+    compile: bool = False,
     variant: str = "",
 ) -> LlavaReward | PublishedReward:
     """The LLaVA-Reward in a folder, or "llava-reward:alignment" from those that were published.
@@ -117,6 +118,7 @@ def load_llava_reward(  # noqa: PLR0913  one door to the embedded reward and to 
         num_crops: for Phi, at most so many crops of a picture.
         pooling: "eos" or "mean".
         layer: which layer's output is read.
+        compile: run the decoder layers through `torch.compile`.
         variant: what stands behind the colon: words that name one checkpoint of those below `checkpoint`, by default
             `hub.REPOSITORY`; see `hub.find_checkpoint`.
 
@@ -133,11 +135,12 @@ def load_llava_reward(  # noqa: PLR0913  one door to the embedded reward and to 
     if checkpoint is not None and _is_published(Path(checkpoint)):
         return load_published(
             checkpoint, base=base, skipca=skipca, dtype=number, device=place, device_map=device_map,
-            num_crops=num_crops, pooling=pooling, layer=layer, batch_size=batch_size,
+            num_crops=num_crops, pooling=pooling, layer=layer, batch_size=batch_size, compile=compile,
         )  # fmt: skip
     given = {
         "base": base is not None, "skipca": skipca is not None, "device_map": device_map is not None,
         "layer": layer is not None, "num_crops": num_crops != NUM_CROPS, "pooling": pooling != "eos",
+        "compile": compile,
     }  # fmt: skip
     for option in filter(given.get, given):
         raise RewardError(f"Got {option}, which only checkpoints in the published layout have; leave it out.")
