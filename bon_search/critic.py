@@ -74,12 +74,17 @@ class PictureCritic:
         try:
             with torch.no_grad(), self._scope(n):
                 return as_scores(self._reward(images, [self._prompt] * n), self._reward.name, n)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
+        except RewardError:
+            raise
+        except Exception as error:  # other people's code: what it says, in one sentence; the cause stays attached
+            cure = (
+                "give a smaller --batch-size, or load it on another device"
+                if is_out_of_memory(error)
+                else "see its documentation, or choose another reward"
+            )
+            said = str(error).splitlines()[0] if str(error) else "no message"
             raise RewardError(
-                f"The reward {self._reward.name} ran out of memory on {n} pictures; give a smaller --batch-size, or "
-                "load it on another device."
+                f"The reward {self._reward.name} failed on {n} pictures ({type(error).__name__}: {said}); {cure}."
             ) from error
 
     def images(self, particles: Particles) -> Tensor:

@@ -40,9 +40,9 @@ class RunFolder:
         Raises:
             SearchError: It already holds a run, or cannot be made or written.
         """
-        if (path / RESULT).exists():
+        if _exists(path / RESULT):
             raise SearchError(f"{path} already holds a run, which stays as it is; choose another folder with --out.")
-        made = not path.exists()
+        made = not _exists(path)
         try:
             (path / "candidates").mkdir(parents=True, exist_ok=True)
             _write(path / "candidates" / ".probe", b"")
@@ -93,13 +93,12 @@ class RunFolder:
         from bon_search.sheet import contact_sheet
 
         self.checkpoint(result)
+        winner = result.candidates[0]
+        best = None if math.isnan(winner.score) else self._put(self.path / BEST, encoded(winner, result.recipe))
         sheet = io.BytesIO()
         contact_sheet(result.candidates, result.recipe.prompt).save(sheet, "PNG")
         self._put(self.path / SHEET, sheet.getvalue())
-        winner = result.candidates[0]
-        if math.isnan(winner.score):
-            return None
-        return self._put(self.path / BEST, encoded(winner, result.recipe))
+        return best
 
     def _put(self, path: Path, content: bytes) -> Path:
         try:
@@ -110,6 +109,13 @@ class RunFolder:
                 "choose another folder with --out."
             ) from error
         return path
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long, or a parent that cannot be read: writing will tell
+        return False
 
 
 def _write(path: Path, content: bytes) -> None:

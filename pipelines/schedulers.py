@@ -6,6 +6,7 @@ import difflib
 from typing import Any
 
 from pipelines.errors import UnsupportedScheduler
+from pipelines.foreign import one_line
 
 NAMES = {
     "ddim": "DDIMScheduler",
@@ -42,7 +43,7 @@ def with_scheduler(pipe: Any, name: str) -> None:  # noqa: ANN401 - diffusers ha
         near = difflib.get_close_matches(name, [*NAMES, *NAMES.values()], n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(NAMES)}."
         raise UnsupportedScheduler(f"There is no scheduler {name!r}; {hint}")
-    made = kind.from_config(own.config, **(FLOW_SETTINGS if flow and not hasattr(kind, "scale_noise") else {}))
+    made = _made(kind, own.config, FLOW_SETTINGS if flow and not hasattr(kind, "scale_noise") else {})
     if flow and not hasattr(kind, "scale_noise") and not made.config.get("use_flow_sigmas"):
         raise UnsupportedScheduler(
             f"{wanted} cannot run a flow-matching model such as {type(pipe).__name__}; choose euler, dpm++ or unipc."
@@ -52,3 +53,12 @@ def with_scheduler(pipe: Any, name: str) -> None:  # noqa: ANN401 - diffusers ha
             f"{wanted} is for flow-matching models, which {type(pipe).__name__} is not here; choose euler or dpm++."
         )
     pipe.scheduler = made
+
+
+def _made(kind: Any, config: Any, settings: dict[str, object]) -> Any:  # noqa: ANN401
+    try:
+        return kind.from_config(config, **settings)
+    except Exception as error:  # a missing library, a configuration of another kind
+        raise UnsupportedScheduler(
+            f"{kind.__name__} cannot be made from this model's settings ({one_line(error)}); choose euler or dpm++."
+        ) from error

@@ -15,7 +15,7 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from rewards.base import Reward
-from rewards.errors import UnknownRewardError
+from rewards.errors import RewardError, UnknownRewardError
 
 GROUP = "bon_search.rewards"
 BUILT_IN = {
@@ -49,7 +49,7 @@ def load_reward(spec: str, **options: Any) -> Reward:
             "package.module:Class for your own."
         )
     _check_options(factory, options, spec)
-    reward = factory(**options)
+    reward = _made(factory, options, spec)
     if not isinstance(reward, Reward):
         raise UnknownRewardError(
             f"{spec!r} gives a {type(reward).__name__}, which is no reward; expected an object with name, absolute and "
@@ -85,7 +85,23 @@ def _resolve(target: str, spec: str) -> Callable[..., Any]:
     return factory
 
 
+def _made(factory: Callable[..., Any], options: dict[str, Any], spec: str) -> object:
+    """The reward; what other people's code does wrong becomes a sentence, with the cause attached."""
+    try:
+        return factory(**options)
+    except RewardError:
+        raise
+    except Exception as error:
+        said = str(error).splitlines()[0] if str(error) else "no message"
+        raise UnknownRewardError(
+            f"Reward {spec!r} cannot be made ({type(error).__name__}: {said}); "
+            "expected a class or function that takes no arguments, or those that were given."
+        ) from error
+
+
 def _check_options(factory: Callable[..., Any], options: dict[str, Any], spec: str) -> None:
+    if not callable(factory):
+        raise UnknownRewardError(f"{spec!r} is a {type(factory).__name__}; expected a class, or a function for one.")
     try:
         parameters = inspect.signature(factory).parameters
     except (TypeError, ValueError):  # a class written in C; what it gives is checked afterwards

@@ -32,7 +32,7 @@ def check_reward(
     prompts: Sequence[str] = PROMPTS,
     size: int = 64,
     tolerance: float = 1e-4,
-    differentiable: bool = False,
+    differentiable: bool | None = None,
     seed: int = 0,
 ) -> None:
     """Assert the contract of `reward` on random pictures.
@@ -42,7 +42,7 @@ def check_reward(
         prompts: at least two, one for each picture.
         size: height and width of the pictures.
         tolerance: how far the score of a picture may move with its companions or its dtype, absolute and relative.
-        differentiable: whether scores of images that require a gradient must carry one.
+        differentiable: whether scores of images that require a gradient must carry one; None: they may.
         seed: of the pictures.
 
     Raises:
@@ -100,14 +100,14 @@ def _check_forms_of_pictures(reward: Reward, images: Tensor, prompts: Sequence[s
     _assert_close(reward, "as PIL images", reward(pictures, prompts), expected, tolerance)
 
 
-def _check_gradient(reward: Reward, images: Tensor, prompts: Sequence[str], *, differentiable: bool) -> None:
+def _check_gradient(reward: Reward, images: Tensor, prompts: Sequence[str], *, differentiable: bool | None) -> None:
     leaf = images.clone().requires_grad_()
     scores = reward(leaf, prompts)
-    assert scores.requires_grad == differentiable, (
+    assert differentiable in (None, scores.requires_grad), (
         f"{reward.name}: scores of images that require a gradient "
         f"{'carry none' if differentiable else 'carry one, but the reward is declared not differentiable'}"
     )
-    if differentiable:
+    if scores.requires_grad:
         (gradient,) = torch.autograd.grad(scores.sum(), leaf)
         assert bool(gradient.isfinite().all()), f"{reward.name}: the gradient is not finite"
         assert bool((gradient != 0).any()), f"{reward.name}: the gradient is zero everywhere"
