@@ -1,0 +1,298 @@
+"""What exact shortcuts save: a published-layout Phi checkpoint through `load_reward`, against the straightforward path.
+
+The model is random, of the architecture of Phi-3.5-vision: language model of width 768 and 12 layers, vision tower of
+12 layers and a third of that width, as in the release (--vision-width 768 for another split), float32. The
+straightforward path is transformers' own modules on the same weights, as the published code uses them: one picture and
+one prompt at a time, crops filled up with zeros to --num-crops, all layers of the tower, all positions of all layers
+with hidden states, cache and logits kept, SkipCA for every position, each perspective from scratch. Both must agree.
+
+Ours runs one picture at a time too, and the 16 prompts of one picture together: on a CPU larger batches of pictures
+save no time and take memory (--batch-size 16 shows what the library's default takes).
+
+Each figure is from a fresh process: the median time of --repeats, and the most memory above the loaded weights.
+
+    python benchmarks/llava_reward.py [--num-crops 1] [--repeats 1] [--threads 2] [--batch-size 16] [--square]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from measure import Clock, Peak, fresh, table, where
+
+TINY = Path(__file__).parents[1] / "tests/rewards/llava/goldens/phi3v/base"  # tokenizer of 640 words, config
+WIDTH, LAYERS, RANK = 768, 12, 16
+TOWER = "model.vision_embed_tokens.img_processor.vision_model."
+NAMES = ("alignment", "fidelity", "safety", "overall")
+SCENARIOS = {  # pictures, perspectives, prompts; batch size of ours; aim for time
+    "16 pictures x 1 prompt": (16, 1, 1, 1, 0.8),
+    "4 pictures x 4 perspectives": (4, 4, 1, 1, 0.7),
+    "1 picture x 16 prompts": (1, 1, 16, 16, 0.15),
+}
+MEMORY_AIM, AGREEMENT = 0.6, 1e-3
+
+
+def main() -> None:
+    """Print the table, or in a worker one path's figures of one scenario."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--num-crops", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--vision-width", type=int, default=256)
+    parser.add_argument("--batch-size", type=int, default=0, help="of ours (default: the scenario's)")
+    parser.add_argument(
+        "--square", type=int, nargs="?", const=1, default=0, help="square pictures alone: no crop empty"
+    )
+    parser.add_argument("--folder", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--path", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--scenario", default="", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    if arguments.path:
+        print(json.dumps(work(arguments)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        build(Path(folder), arguments.vision_width)
+        options = {name: value for name, value in vars(arguments).items() if name not in ("folder", "path", "scenario")}
+        rows = [row(scenario, folder, options) for scenario in SCENARIOS]
+    shapes = "square" if arguments.square else "mixed shapes"
+    print(f"\nours / straightforward; {arguments.num_crops} crops at most, {shapes}, median of {arguments.repeats}")
+    print(
+        table(["", "seconds", "ratio", "aim", "MiB above weights", "ratio", "aim", "largest difference"], rows) + "\n"
+    )
+    print(where(arguments.threads))
+
+
+def row(scenario: str, folder: str, options: dict[str, Any]) -> list[str]:
+    """Both paths of one scenario, which must agree."""
+    naive, ours = (fresh(__file__, folder=folder, path=path, scenario=scenario, **options) for path in PATHS)
+    difference = max(abs(a - b) for a, b in zip(naive["scores"], ours["scores"], strict=True))
+    if len(set(ours["scores"])) < len(ours["scores"]) or difference > AGREEMENT:
+        raise SystemExit(f"{scenario}: scores differ by {difference:.2g}, or are not all distinct: {ours['scores']}")
+    times, memory = ((ours[what], naive[what]) for what in ("seconds", "mib"))
+    return [
+        scenario, f"{times[0]:.2f} / {times[1]:.2f}", f"{times[0] / times[1]:.2f}", f"{SCENARIOS[scenario][4]:.2f}",
+        f"{memory[0]:.0f} / {memory[1]:.0f}", f"{memory[0] / memory[1]:.2f}", f"{MEMORY_AIM:.2f}", f"{difference:.1e}",
+    ]  # fmt: skip
+
+
+def work(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Time, peak memory and scores of one path."""
+    pictures, perspectives, prompts, size, _ = SCENARIOS[arguments.scenario]
+    images = make_pictures(pictures, square=bool(arguments.square)) * prompts
+    texts = [f"a red circle number {number} left of a blue square" for number in range(prompts)] * pictures
+    score = PATHS[arguments.path](
+        Path(arguments.folder), NAMES[:perspectives], arguments.num_crops, arguments.batch_size or size
+    )
+    times = []
+    with Peak() as peak:
+        for _ in range(arguments.repeats):
+            with Clock() as clock:
+                scores = score(images, texts)
+            times.append(clock.wall)
+    return {"seconds": median(times), "mib": peak.mib, "scores": scores}
+
+
+def make_pictures(count: int, *, square: bool) -> list[Any]:
+    """Noise over a ramp, each its own; in turn square, wide, high and very wide."""
+    import numpy as np
+    from PIL import Image
+
+    sizes = [(512, 512)] if square else [(512, 512), (640, 448), (448, 640), (896, 384)]
+    generator = np.random.default_rng(0)
+    pictures = []
+    for number in range(count):
+        width, height = sizes[number % len(sizes)]
+        ramp = np.linspace(0, 160, width)[None, :, None] * generator.random(3)
+        pictures.append(Image.fromarray((ramp + 90 * generator.random((height, width, 3))).astype(np.uint8)))
+    return pictures
+
+
+Score = Callable[[list[Any], list[str]], list[float]]
+
+
+def load_ours(folder: Path, names: tuple[str, ...], num_crops: int, batch_size: int) -> Score:
+    """The public calls."""
+    from rewards import load_reward
+    from rewards.llava.reward import LlavaReward
+
+    if len(names) > 1:
+        several = LlavaReward.perspectives(
+            {name: folder / name for name in names}, base=folder / "base", num_crops=num_crops, batch_size=batch_size
+        )
+        view: Any = several.rewards[names[0]].scorer.backbone
+        resident(view._shared.backbone)
+        return lambda images, texts: [score for column in several(images, texts).values() for score in column.tolist()]
+    reward: Any = load_reward(
+        "llava-reward",
+        checkpoint=folder / names[0],
+        base=folder / "base",
+        num_crops=num_crops,
+        device="cpu",
+        batch_size=batch_size,
+    )
+    resident(reward.scorer.backbone)
+    return lambda images, texts: reward(images, texts).tolist()
+
+
+def load_naive(folder: Path, names: tuple[str, ...], num_crops: int, batch_size: int) -> Score:
+    """One whole model for each perspective, run for one picture and one prompt at a time."""
+    models = [Naive(folder, name, num_crops) for name in names]
+    return lambda images, texts: [
+        model(image, text) for model in models for image, text in zip(images, texts, strict=True)
+    ]
+
+
+class Naive:
+    """The straightforward path over transformers' own CLIP and Phi-3; preprocessing and merge of crops are ours."""
+
+    def __init__(self, folder: Path, name: str, num_crops: int) -> None:
+        from safetensors.torch import load_file
+        from transformers import CLIPVisionModel, Phi3ForCausalLM
+
+        from rewards.llava.families import load_base
+        from rewards.llava.official import apply, read_official
+
+        checkpoint = read_official(folder / name)
+        self.base, self.num_crops, self.head = (
+            load_base(folder / "base", num_crops=num_crops),
+            num_crops,
+            checkpoint.head,
+        )
+        apply(checkpoint, self.base.backbone)
+        config = json.loads((folder / "base/config.json").read_text())
+        self.tower = CLIPVisionModel(clip_config(config["img_processor"]["vision_config"]["hidden_size"]))
+        stored = load_file(folder / "base/model.safetensors")
+        tower = {key.removeprefix(TOWER): value for key, value in stored.items() if key.startswith(TOWER)}
+        getattr(self.tower, "vision_model", self.tower).load_state_dict(tower)
+        self.phi = Phi3ForCausalLM(phi_config(config["vocab_size"]))
+        merged: dict[str, Any] = self.base.backbone.state_dict()  # type: ignore[attr-defined]
+        words = {key: merged.get(key, stored.get(key)) for key in self.phi.state_dict()}
+        self.phi.load_state_dict(words, assign=True)
+        resident(self.base.backbone, self.tower, self.phi)  # nothing in them depends on training mode
+
+    def __call__(self, image: Any, text: str) -> float:  # noqa: ANN401  of Pillow
+        """One score."""
+        import torch
+
+        with torch.no_grad():
+            picture = self.base.inputs.picture(image)
+            empty = torch.zeros(self.num_crops + 1 - len(picture.pixels), *picture.pixels.shape[1:])
+            seen = self.tower(torch.cat([picture.pixels, empty]), output_hidden_states=True).hidden_states[-2][:, 1:]
+            (visual,) = self.base.backbone.project([seen[: len(picture.pixels)]], [picture])  # (V, H)
+            ids = torch.tensor(self.base.inputs.ids(text, picture))
+            embedded = self.phi.get_input_embeddings()(ids.clamp(min=0))
+            embedded[ids < 0] = visual
+            output = self.phi(inputs_embeds=embedded[None], output_hidden_states=True, use_cache=True)
+            return self.rewarded(output.hidden_states[-1][0], visual)[-1].item()  # type: ignore[no-any-return]
+
+    def rewarded(self, states: Any, visual: Any) -> Any:  # noqa: ANN401  tensors, of a lazily imported library
+        """Head outputs (L, 1) of all positions."""
+        head = self.head
+        query, key, value = (
+            x @ head[f"W_{name}.weight"].T for x, name in zip((states, visual, visual), "qkv", strict=True)
+        )
+        refined = states + (query @ key.T / WIDTH**0.5).softmax(-1) @ value
+        normed = refined * (refined.square().mean(-1, keepdim=True) + 1e-5).rsqrt() * head["ca_layernorm.weight"]
+        return normed @ head["value_head.weight"].T
+
+
+PATHS: dict[str, Callable[[Path, tuple[str, ...], int, int], Score]] = {"naive": load_naive, "ours": load_ours}
+
+
+def build(folder: Path, vision: int) -> None:
+    """Write a base model into folder/base, and a checkpoint for each perspective beside it."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import CLIPVisionModel, Phi3ForCausalLM
+
+    shutil.copytree(TINY, folder / "base")
+    config = json.loads((TINY / "config.json").read_text())
+    config.update(phi_config(config["vocab_size"]).to_diff_dict() | {"model_type": "phi3_v", "rope_scaling": None})
+    config.update(rope_theta=10000.0, original_max_position_embeddings=4096, max_position_embeddings=4096)
+    config |= {"num_attention_heads": 12, "num_key_value_heads": 12, "rms_norm_eps": 1e-5, "hidden_act": "silu"}
+    config["img_processor"] |= {"image_dim_out": vision, "vision_config": clip_config(vision).to_dict()}
+    (folder / "base/config.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    tower = CLIPVisionModel(clip_config(vision))
+    state = dict(Phi3ForCausalLM(phi_config(config["vocab_size"])).state_dict())
+    state |= {TOWER + key: value for key, value in getattr(tower, "vision_model", tower).state_dict().items()}
+    see = "model.vision_embed_tokens."
+    state |= {f"{see}glb_GN": torch.randn(1, 1, 4 * vision), f"{see}sub_GN": torch.randn(1, 1, 1, 4 * vision)}
+    state |= projector(4 * vision)
+    save_file({key: value.contiguous() for key, value in state.items()}, folder / "base/model.safetensors")
+    for name in NAMES:
+        write_checkpoint(folder, name, state, projector(4 * vision))
+
+
+def write_checkpoint(folder: Path, name: str, state: dict[str, Any], projected: dict[str, Any]) -> None:
+    """Low-rank matrices on all of the language model's linear layers, projector, and a SkipCA head."""
+    import torch
+
+    from rewards.llava.families import PHI
+    from rewards.llava.official import Official, RewardConfig
+    from rewards.llava.writing import save_official
+
+    targets = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
+    adapted = [key for key in state if key.split(".")[-2] in targets]
+    lora = {}
+    for key in adapted:
+        high, wide = state[key].shape
+        pair = torch.randn(RANK, wide) / wide**0.5, torch.randn(high, RANK) / 40
+        lora[key.removesuffix(".weight")] = pair
+    head = {f"W_{part}.weight": torch.randn(WIDTH, WIDTH) / WIDTH**0.5 for part in "qkv"}
+    head |= {"ca_layernorm.weight": 1 + torch.randn(WIDTH) / 10, "value_head.weight": torch.randn(1, WIDTH) / 10}
+    settings = RewardConfig(add_cross_attention=True)
+    checkpoint = Official(folder / name, PHI, settings, head, projected, lora, 2.0, targets)
+    save_official(folder / name, checkpoint, base=folder / "base")
+
+
+def projector(cell: int) -> dict[str, Any]:
+    """Parameters of a random projector."""
+    import torch
+
+    see = "model.vision_embed_tokens.img_projection."
+    shapes = {"0.weight": (WIDTH, cell), "0.bias": (WIDTH,), "2.weight": (WIDTH, WIDTH), "2.bias": (WIDTH,)}
+    return {see + key: torch.randn(shape) / shape[-1] ** 0.5 for key, shape in shapes.items()}
+
+
+def phi_config(vocabulary: int) -> Any:  # noqa: ANN401  of transformers, which has no types
+    """The language model's."""
+    from transformers import Phi3Config
+
+    return Phi3Config(
+        vocab_size=vocabulary, hidden_size=WIDTH, intermediate_size=8 * WIDTH // 3, num_hidden_layers=LAYERS,
+        num_attention_heads=12, num_key_value_heads=12, max_position_embeddings=4096, pad_token_id=None,
+        original_max_position_embeddings=4096, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+
+
+def clip_config(width: int) -> Any:  # noqa: ANN401  of transformers, which has no types
+    """The vision tower's."""
+    from transformers import CLIPVisionConfig
+
+    return CLIPVisionConfig(
+        hidden_size=width, intermediate_size=4 * width, num_hidden_layers=LAYERS, num_attention_heads=width // 64,
+        image_size=336, patch_size=14, hidden_act="quick_gelu",
+    )  # fmt: skip
+
+
+def resident(*modules: Any) -> None:
+    """Touch every weight, so that none is read from disk later and counted as memory of the scoring."""
+    for module in modules:
+        for parameter in module.parameters():
+            parameter.requires_grad_(False).sum()
+
+
+if __name__ == "__main__":
+    main()
