@@ -6,8 +6,8 @@ straightforward path is transformers' own modules on the same weights, as the pu
 one prompt at a time, crops filled up with zeros to --num-crops, all layers of the tower, all positions of all layers
 with hidden states, cache and logits kept, SkipCA for every position, each perspective from scratch. Both must agree.
 
-Ours runs one picture at a time too, and the 16 prompts of one picture together: on a CPU larger batches of pictures
-save no time and take memory (--batch-size 16 shows what the library's default takes).
+Ours runs one picture at a time too, so that memory is compared at the same width, and the 16 prompts of one picture
+together; --batch-size 16 shows the library's default, which takes more memory.
 
 Each figure is from a fresh process: the median time of --repeats, and the most memory above the loaded weights.
 

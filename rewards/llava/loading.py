@@ -59,8 +59,8 @@ def load_published(  # noqa: PLR0913  what a published checkpoint leaves open
         pooling: "eos" reads the last token, "mean" all of them.
         layer: which layer's output is read, before the final norm; None for the last one after it.
         batch_size: pictures in one forward pass.
-        compile: run the decoder layers through `torch.compile`, which takes its time at the first calls; checked on
-            CPUs for equal numbers alone, on no GPU.
+        compile: run the decoder layers through `torch.compile`, which takes its time at the first calls; its
+            traces are tested for equal numbers, its code generation is not.
 
     Raises:
         RewardError: an option that does not exist.
