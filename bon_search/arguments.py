@@ -1,10 +1,12 @@
-"""What the command lines share: a parser whose errors are one sentence, and the kinds of numbers that options take."""
+"""What the command lines share: a parser whose errors are one sentence, the numbers that options take, a status."""
 
 from __future__ import annotations
 
 import argparse
 import math
 from typing import NoReturn
+
+INTERRUPTED = 130  # the exit status after an interrupt, as shells have it
 
 
 class Parser(argparse.ArgumentParser):

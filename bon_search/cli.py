@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bon_search.arguments import Parser, finite, natural, positive
-from bon_search.errors import SearchError
+from bon_search.arguments import INTERRUPTED, Parser, finite, natural, positive
+from bon_search.errors import SearchError, is_users
 from bon_search.files import RunFolder, as_json
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from bon_search.recipe import Remake
     from bon_search.result import Recipe
     from bon_search.run import Run
-
-INTERRUPTED = 130
 
 
 def parser() -> Parser:
@@ -80,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say("interrupted; what was finished is kept.")
         return INTERRUPTED
     except ValueError as error:
-        if not _is_users(error):
+        if not is_users(error):
             raise
         _say(str(error))
         return 2
@@ -240,13 +238,6 @@ def _warn(pipeline: BestOfNPipeline, prompt: str) -> None:
                 "triangles, stars, hearts and crosses, up to four, and left of, right of, above, below. For anything "
                 "else name a real model, for example --model stabilityai/stable-diffusion-xl-base-1.0."
             )
-
-
-def _is_users(error: ValueError) -> bool:
-    from pipelines.errors import PipelineError
-    from rewards.errors import RewardError
-
-    return isinstance(error, (SearchError, PipelineError, RewardError))
 
 
 def _say(sentence: str) -> None:

@@ -66,6 +66,7 @@ class PictureCritic:
         """What the reward says of N pictures; (N,) float32, not yet known to be finite."""
         import torch
 
+        from pipelines.foreign import one_line
         from pipelines.microbatch import is_out_of_memory
         from rewards.base import as_scores
         from rewards.errors import RewardError
@@ -82,10 +83,8 @@ class PictureCritic:
                 if is_out_of_memory(error)
                 else "see its documentation, or choose another reward"
             )
-            said = str(error).splitlines()[0] if str(error) else "no message"
-            raise RewardError(
-                f"The reward {self._reward.name} failed on {n} pictures ({type(error).__name__}: {said}); {cure}."
-            ) from error
+            said = f"{type(error).__name__}: {one_line(error)}"
+            raise RewardError(f"The reward {self._reward.name} failed on {n} pictures ({said}); {cure}.") from error
 
     def images(self, particles: Particles) -> Tensor:
         """Pictures (N, 3, H, W) or videos (N, F, 3, H, W) in [0, 1]; those of the last look are not decoded again."""

@@ -14,3 +14,11 @@ class SearchError(ValueError):
 
 class BudgetExceeded(SearchError):
     """The next move would overshoot the budget; nothing of it has been spent."""
+
+
+def is_users(error: BaseException) -> bool:
+    """Whether an error is one of the tree: a command prints its sentence, where any other is a fault of ours."""
+    from pipelines.errors import PipelineError
+    from rewards.errors import RewardError
+
+    return isinstance(error, (SearchError, PipelineError, RewardError))

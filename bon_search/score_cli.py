@@ -14,8 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bon_search.arguments import Parser, finite, positive
-from bon_search.errors import SearchError
+from bon_search.arguments import INTERRUPTED, Parser, finite, positive
+from bon_search.errors import SearchError, is_users
 
 if TYPE_CHECKING:
     import argparse
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from bon_search.score_jobs import Job
     from bon_search.score_table import Row, Table
     from rewards import Reward
-
-INTERRUPTED = 130
 
 
 def parser() -> Parser:
@@ -78,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ValueError as error:
-        if not _is_users(error):
+        if not is_users(error):
             raise
         _say(str(error))
         return 2
@@ -211,12 +209,6 @@ def _quiet() -> None:
     """Only errors of transformers, if the reward is going to use it; set where it looks on import."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-
-
-def _is_users(error: ValueError) -> bool:
-    from rewards.errors import RewardError
-
-    return isinstance(error, (SearchError, RewardError))
 
 
 def _say(sentence: str) -> None:
