@@ -1,6 +1,6 @@
 """From a base model's folder or hub name to its backbone and its inputs, by the model_type of its config.json."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from rewards.llava.tower import layers_run
 from rewards.llava.weights import DeviceMap, empty, fill, read_json, weight_files
 
 Json = dict[str, Any]
-_FILES = ["*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.yaml"]
+_FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.yaml")
 
 
 class Base(NamedTuple):
@@ -97,8 +97,12 @@ def load_base(
     return Base(cast(Backbone, module), family.inputs(load_tokenizer(folder), config, processor, num_crops))
 
 
-def resolve(name: str | Path) -> Path:
+def resolve(name: str | Path, files: Sequence[str] = _FILES) -> Path:
     """The folder itself, or the hub's repository of that name in the local cache, downloaded if need be.
+
+    Args:
+        name: folder or hub name.
+        files: patterns of what to download.
 
     Raises:
         CheckpointError: neither exists.
@@ -112,7 +116,7 @@ def resolve(name: str | Path) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=_FILES))
+        return Path(snapshot_download(name, allow_patterns=list(files)))
     except Exception as error:  # the hub client has a class for each way to fail
         raise CheckpointError(
             f"There is no folder {name!r}, and the hub gave no such model ({type(error).__name__}); check the "

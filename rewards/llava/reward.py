@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from rewards.base import Images, ImagesLike, Scores, as_images, check_prompts, check_scores
+from rewards.devices import device_of, dtype_of
 from rewards.errors import RewardError
 from rewards.llava.checkpoint import SETTINGS_FILE, Checkpoint, load_checkpoint, revision
 from rewards.llava.hub import REPOSITORY, find_checkpoint
@@ -19,7 +20,6 @@ from rewards.llava.published import PublishedReward
 from rewards.llava.weights import DeviceMap
 
 EMBEDDED = Path(__file__).parent / "embedded"
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class LlavaReward:
@@ -125,11 +125,9 @@ def load_llava_reward(  # noqa: PLR0913  one door to the embedded reward and to 
     Raises:
         RewardError: no such folder, device or dtype, or an option that the checkpoint's layout does not have.
     """
-    number = _DTYPES.get(str(dtype).removeprefix("torch."))
-    if number is None:
-        raise RewardError(f"Got dtype {str(dtype)!r}; expected one of {', '.join(_DTYPES)}.")
-    place = device or ("cuda" if (checkpoint is not None or variant) and torch.cuda.is_available() else "cpu")
-    _check_device(place)
+    number = dtype_of(dtype)
+    embedded = checkpoint is None and not variant
+    place = device_of("cpu" if embedded and device is None else device)
     if variant or _is_on_hub(checkpoint):
         checkpoint = find_checkpoint(variant, checkpoint or REPOSITORY)
     if checkpoint is not None and _is_published(Path(checkpoint)):
@@ -160,12 +158,3 @@ def _is_on_hub(checkpoint: str | Path | None) -> bool:
     if not isinstance(checkpoint, str) or Path(checkpoint).exists():
         return False
     return checkpoint.count("/") == 1 and not checkpoint.startswith(("/", "."))
-
-
-def _check_device(device: str | torch.device) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise RewardError(
-            f"Device {str(device)!r} cannot be used: {error}; expected 'cpu', 'cuda' or 'mps'."
-        ) from error
