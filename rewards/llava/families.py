@@ -1,6 +1,7 @@
 """From a base model's folder or hub name to its backbone and its inputs, by the model_type of its config.json."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import nn
 
-from rewards.errors import CheckpointError
+from rewards.errors import CheckpointError, RewardError
 from rewards.llava import llava_next, phi3v, qwen
 from rewards.llava.backbone import Backbone, Foreign, Inputs
 from rewards.llava.layouts import NUM_CROPS, PhiInputs, QwenInputs, llava_inputs, llava_next_inputs, qwen_limits
@@ -52,7 +53,7 @@ def family_of(config: Json) -> Family:
         CheckpointError: none of ours.
     """
     kind = config.get("model_type")
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise CheckpointError(f"Got model_type {kind!r} in config.json; expected one of {', '.join(FAMILIES)}.")
     return FAMILIES[kind]
 
@@ -82,8 +83,9 @@ def load_base(
     folder = resolve(base)
     config = read_json(folder / "config.json")
     family = family_of(config)
-    module = empty(lambda: family.build(config))
-    rename = family.rename(config)
+    with understood(folder / "config.json"):
+        module = empty(lambda: family.build(config))
+        rename = family.rename(config)
     fill(
         module,
         weight_files(folder),
@@ -94,7 +96,23 @@ def load_base(
     )
     settings = folder / "preprocessor_config.json"
     processor = read_json(settings) if settings.is_file() else {}
-    return Base(cast(Backbone, module), family.inputs(load_tokenizer(folder), config, processor, num_crops))
+    tokenizer = load_tokenizer(folder)
+    with understood(settings):
+        return Base(cast(Backbone, module), family.inputs(tokenizer, config, processor, num_crops))
+
+
+@contextmanager
+def understood(path: Path) -> Iterator[None]:
+    """Turn what goes wrong inside, over settings that are missing or make no sense, into a `CheckpointError`."""
+    try:
+        yield
+    except RewardError:
+        raise
+    except Exception as error:  # whatever other people's code makes of a wrong number
+        said = str(error).splitlines()[0] if str(error) else "no message"
+        raise CheckpointError(
+            f"{path} describes no model that can be built ({type(error).__name__}: {said}); copy it again."
+        ) from error
 
 
 def resolve(name: str | Path, files: Sequence[str] = _FILES) -> Path:

@@ -7,6 +7,7 @@ function at a fraction of the work. The quirks of the published code are then on
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from rewards.errors import CheckpointError
 from rewards.llava.backbone import Sight
 from rewards.llava.head import RMSNorm
+from rewards.llava.weights import usable
 
 
 class PublishedHead(nn.Module):
@@ -64,19 +66,27 @@ def build_head(state: Mapping[str, Tensor], eps: float, *, dtype: torch.dtype = 
     Raises:
         CheckpointError: one is missing, has another shape, or is not finite.
     """
-    if "value_head.weight" not in state:
-        raise CheckpointError(f"The head's weights hold {sorted(state)}; expected 'value_head.weight' among them.")
+    check_head(state)
     outputs, width = state["value_head.weight"].shape
     head = PublishedHead(width, outputs, skipca="W_q.weight" in state, eps=eps)
-    expected = head.state_dict()
-    for name, tensor in expected.items():
-        if name not in state or state[name].shape != tensor.shape:
-            found = tuple(state[name].shape) if name in state else "nothing"
-            raise CheckpointError(f"The head's {name!r} is {found}; expected shape {tuple(tensor.shape)}.")
-        if not state[name].isfinite().all():
-            raise CheckpointError(f"The head's {name!r} holds values that are not finite; the checkpoint is damaged.")
-    head.load_state_dict({name: state[name] for name in expected})
+    head.load_state_dict({name: state[name] for name in head.state_dict()})
     return head.to(dtype).eval().requires_grad_(False)
+
+
+def check_head(state: Mapping[str, Tensor], where: Path | str = "the head") -> None:
+    """Raise `CheckpointError` unless `state` holds all parameters of a head, of matching shapes, all finite."""
+    last = state.get("value_head.weight")
+    if last is None or last.ndim != 2:
+        found = sorted(state) if last is None else f"'value_head.weight' of shape {tuple(last.shape)}"
+        raise CheckpointError(f"The weights in {where} hold {found}; expected 'value_head.weight' (d, H).")
+    width = last.shape[1]
+    square = {f"{name}.weight": (width, width) for name in ("W_q", "W_k", "W_v")}
+    skipca = {**square, "ca_layernorm.weight": (width,)} if state.keys() & square.keys() else {}
+    for name, shape in {"value_head.weight": tuple(last.shape), **skipca}.items():
+        if name not in state or state[name].shape != shape:
+            found = tuple(state[name].shape) if name in state else "nothing"
+            raise CheckpointError(f"The head's {name!r} in {where} is {found}; expected shape {shape}.")
+        usable(state[name], name, where)
 
 
 def pool_mean(values: Tensor, mask: Tensor) -> Tensor:

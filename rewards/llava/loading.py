@@ -25,7 +25,7 @@ BASES = {
     "qwen": "Qwen/Qwen2.5-VL-7B-Instruct",
     "llava_next": "llava-hf/llava-v1.6-vicuna-13b-hf",
 }
-_PHI_LAST = 32  # layer_id by which the published code means the last layer after its norm, however deep the model is
+_LAST = 32  # layer_id by which the published code means the last layer after its norm, however shallow the model is
 
 
 def load_published(  # noqa: PLR0913  what a published checkpoint leaves open
@@ -57,7 +57,8 @@ def load_published(  # noqa: PLR0913  what a published checkpoint leaves open
         device_map: which module goes where, instead of `device`; see `weights.fill`.
         num_crops: for Phi, at most so many crops of a picture.
         pooling: "eos" reads the last token, "mean" all of them.
-        layer: which layer's output is read, before the final norm; None for the last one after it.
+        layer: which layer's output is read, before the final norm; None for the last one after it, for which the
+            published code says 32.
         batch_size: pictures in one forward pass.
         compile: run the decoder layers through `torch.compile`, which takes its time at the first calls; its
             traces are tested for equal numbers, its code generation is not.
@@ -107,7 +108,7 @@ def build_scorer(
         )
     _check_outputs(read, head.value_head.out_features)
     depth = len(backbone.layers)
-    last = layer == depth or (read.family.name == "phi3v" and layer == _PHI_LAST)
+    last = layer == depth or (layer == _LAST and depth <= _LAST)
     return Scorer(
         backbone,
         head.to(device_of(backbone.norm)),

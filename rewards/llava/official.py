@@ -12,18 +12,20 @@ name, and be those of older or newer releases of transformers. Nothing but plain
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from rewards.errors import CheckpointError
 from rewards.llava.backbone import Backbone
-from rewards.llava.families import Family, family_of
-from rewards.llava.weights import read_json, tensors, weight_files
+from rewards.llava.families import Family, family_of, understood
+from rewards.llava.heads import check_head
+from rewards.llava.low_rank import plain, read_lora
+from rewards.llava.weights import read_json, tensors, usable, weight_files
 
-LORA_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 SETTINGS = "reward_config.yaml"
+_PROJECTORS = ("img_projection.", "visual.merger.", "multi_modal_projector.")
 HEAD_PARTS = ("value_head.", "W_q.", "W_k.", "W_v.", "ca_layernorm.", "prompt_head.")
 
 
@@ -83,7 +85,7 @@ def read_official(folder: Path) -> Official:
     if not adapted and not _is_whole(folder):
         raise CheckpointError(f"There is no lora/ in {folder}; expected the whole folder that the trainer wrote.")
     stored = {
-        _plain(name): tensor
+        plain(name): tensor
         for path in weight_files(folder)
         for name, tensor in tensors(path, lambda name: adapted or is_head(name))
     }
@@ -92,17 +94,19 @@ def read_official(folder: Path) -> Official:
         raise CheckpointError(
             f"The weights in {folder} hold no reward head; expected a LLaVA-Reward checkpoint, not a base model."
         )
+    check_head(head, folder)
     settings = _settings(folder, head)
     if not adapted:
         return Official(folder, family, settings, head, full=True)
-    rename = family.rename(config)
+    with understood(folder / "config.json"):
+        rename = family.rename(config)
     projector = {
-        name: _finite(tensor, name, folder)
+        name: usable(tensor, name, folder)
         for name, tensor in stored.items()
         if not is_head(name) and ".lora_" not in name
     }
-    lora, scale, targets = _lora(folder / "lora", rename)
-    return Official(folder, family, settings, head, _renamed(projector, rename), lora, scale, targets)
+    low = read_lora(folder / "lora", rename)
+    return Official(folder, family, settings, head, _renamed(projector, rename), low.pairs, low.scale, low.targets)
 
 
 @torch.no_grad()
@@ -126,8 +130,8 @@ def check_fit(checkpoint: Official, backbone: Backbone, *, projector: bool = Tru
     """Raise `CheckpointError` if a matrix of `checkpoint` is missing, or does not fit `backbone`."""
     module = cast(nn.Module, backbone)
     weights = dict(module.named_parameters())
-    for name, tensor in checkpoint.projector.items() if projector else ():
-        _fits(name, tensor.shape, weights, checkpoint.folder)
+    if projector:
+        _check_projector(checkpoint, weights)
     for name, (down, up) in checkpoint.lora.items():
         _fits(f"{name}.weight", torch.Size((len(up), down.shape[1])), weights, checkpoint.folder)
     missing = [name for name in _targeted(module, checkpoint.targets) if name not in checkpoint.lora]
@@ -163,7 +167,7 @@ def still_initial(checkpoint: Official, backbone: Backbone | None = None) -> lis
 
 def is_head(name: str) -> bool:
     """Whether a stored name is the head's and not the base model's."""
-    return _plain(name).startswith(HEAD_PARTS)
+    return plain(name).startswith(HEAD_PARTS)
 
 
 def _settings(folder: Path, head: dict[str, Tensor]) -> RewardConfig:
@@ -186,23 +190,29 @@ def _settings(folder: Path, head: dict[str, Tensor]) -> RewardConfig:
 
 def _yaml(path: Path) -> RewardConfig:
     """Four scalars, `name: value` in a line each, which is all of YAML that the trainer uses."""
-    values: dict[str, Any] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        name, _, value = line.partition("#")[0].partition(":")
-        if name.strip():
-            values[name.strip()] = value.strip()
+    values: dict[str, str] = {}
     try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition("#")[0].partition(":")
+            values[name.strip()] = value.strip()
         return RewardConfig(
             _bool(values["add_cross_attention"]),
-            float(values["general_preference_tau"]),
+            _positive(values["general_preference_tau"]),
             _bool(values["is_general_preference"]),
             int(values["value_head_dim"]),
         )
-    except (KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError) as error:
         raise CheckpointError(
             f"{path} is damaged at {error}; expected add_cross_attention, general_preference_tau, "
             "is_general_preference and value_head_dim."
         ) from error
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError(f"the temperature {text}, which is not a positive number")
+    return value
 
 
 def _bool(text: str) -> bool:
@@ -211,40 +221,20 @@ def _bool(text: str) -> bool:
     return text.lower() == "true"
 
 
-def _lora(
-    folder: Path, rename: Callable[[str], str | None]
-) -> tuple[dict[str, tuple[Tensor, Tensor]], float, tuple[str, ...]]:
-    config = read_json(folder / "adapter_config.json")
-    refused = [name for name in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern") if config.get(name)]
-    if refused:
-        raise CheckpointError(
-            f"{folder / 'adapter_config.json'} sets {refused[0]}; expected plain LoRA, as LLaVA-Reward uses."
-        )
-    files = [folder / name for name in LORA_FILES if (folder / name).is_file()]
-    if not files:
-        raise CheckpointError(f"There is no {LORA_FILES[1]} in {folder}; copy the checkpoint again.")
-    halves: dict[str, dict[str, Tensor]] = {}
-    for stored, tensor in tensors(files[0]):
-        module, _, half = _plain(stored).partition(".lora_")
-        name = rename(f"{module}.weight")
-        if name is not None:
-            halves.setdefault(name.removesuffix(".weight"), {})[half[:1]] = _finite(tensor, stored, files[0])
-    incomplete = [name for name, pair in halves.items() if set(pair) != {"A", "B"}]
-    if incomplete:
-        raise CheckpointError(f"{files[0]} holds only one of the two matrices for {incomplete[0]!r}; copy it again.")
-    pairs = {name: (pair["A"], pair["B"]) for name, pair in halves.items()}
-    targets = config["target_modules"]
-    return pairs, config["lora_alpha"] / config["r"], tuple([targets] if isinstance(targets, str) else targets)
-
-
 def _renamed(state: dict[str, Tensor], rename: Callable[[str], str | None]) -> dict[str, Tensor]:
     named = {rename(name): tensor for name, tensor in state.items()}
     return {name: tensor for name, tensor in named.items() if name is not None}
 
 
-def _plain(name: str) -> str:
-    """A stored name without peft's prefix, adapter name and wrapper."""
-    return name.removeprefix("base_model.model.").replace(".default.", ".").replace(".base_layer.", ".")
+def _check_projector(checkpoint: Official, weights: dict[str, nn.Parameter]) -> None:
+    for name, tensor in checkpoint.projector.items():
+        _fits(name, tensor.shape, weights, checkpoint.folder)
+    whole = [name for name in weights if any(f".{part}" in f".{name}" for part in _PROJECTORS)]
+    lacking = [name for name in whole if name not in checkpoint.projector]
+    if checkpoint.projector and lacking:
+        raise CheckpointError(
+            f"{checkpoint.folder} holds only part of the projector: {lacking[0]!r} is missing; copy the folder again."
+        )
 
 
 def _targeted(module: nn.Module, targets: tuple[str, ...]) -> list[str]:
@@ -281,9 +271,3 @@ def _fits(name: str, shape: torch.Size, weights: dict[str, nn.Parameter], folder
             f"{folder} holds {tuple(shape)} for {name!r}, where the base model has "
             f"{tuple(weights[name].shape)}; check the base model."
         )
-
-
-def _finite(tensor: Tensor, name: str, path: Path) -> Tensor:
-    if not tensor.isfinite().all():
-        raise CheckpointError(f"{name!r} in {path} holds values that are not finite; the checkpoint is damaged.")
-    return tensor

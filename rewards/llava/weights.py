@@ -69,11 +69,34 @@ def tensors(path: Path, keep: Callable[[str], bool] = lambda _: True) -> Iterato
         return
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
+    except pickle.UnpicklingError as error:  # its own advice is to load with weights_only=False
+        raise CheckpointError(
+            f"{path} cannot be read as plain tensors: it is damaged, or holds objects, which are never loaded. Copy it "
+            "again."
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as plain tensors: {_line(error)} Copy it again.") from error
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         raise CheckpointError(f"{path} holds more than named tensors; expected what torch.save writes of a state dict.")
     yield from ((name, tensor) for name, tensor in content.items() if keep(name))
+
+
+def usable(tensor: Tensor, name: str, path: Path | str) -> Tensor:
+    """The tensor itself.
+
+    Raises:
+        CheckpointError: it is empty, not of real numbers, or not finite.
+    """
+    if not (tensor.is_floating_point() and tensor.numel()):
+        raise CheckpointError(
+            f"{name!r} in {path} is {tuple(tensor.shape)} of {tensor.dtype}; expected at least one floating-point "
+            "number: copy it again."
+        )
+    if not tensor.isfinite().all():
+        raise CheckpointError(f"{name!r} in {path} holds values that are not finite; the checkpoint is damaged.")
+    return tensor
 
 
 def fill(

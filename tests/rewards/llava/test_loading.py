@@ -1,5 +1,6 @@
 """What `load_reward` refuses, and what it warns of, on checkpoints in the published layout."""
 
+import json
 import shutil
 import warnings
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from torch import Tensor
 from rewards import load_reward
 from rewards.errors import CheckpointError, RewardError
 from rewards.llava.families import load_base
-from tests.rewards.llava.cases import GOLDENS
+from tests.rewards.llava.cases import GOLDENS, picture
 
 BASE = GOLDENS / "phi3v/base"
 HEAD = "pytorch_model.bin"
@@ -60,6 +61,19 @@ def test_a_truncated_base_model(folder: Path, tmp_path: Path) -> None:
     weights = base / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="damaged"):
+        load(folder, base=base)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("config.json", "rms_norm_eps"), ("config.json", "img_processor"), ("preprocessor_config.json", "image_mean")],
+)
+def test_settings_of_a_base_model_that_make_no_sense(folder: Path, tmp_path: Path, file: str, name: str) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(BASE, base)
+    settings = json.loads((base / file).read_text())
+    (base / file).write_text(json.dumps({**settings, name: -1}))
+    with pytest.raises(CheckpointError, match=rf"{file} describes no model that can be built"):
         load(folder, base=base)
 
 
@@ -123,6 +137,14 @@ def test_options_that_do_not_exist(folder: Path, options: dict[str, Any], messag
 def test_options_of_the_published_layout_are_not_the_embedded_rewards(options: dict[str, Any]) -> None:
     with pytest.raises(RewardError, match=f"Got {next(iter(options))}, which only"):
         load_reward("llava-reward", **options)
+
+
+@pytest.mark.parametrize("layer", [32, 3])
+def test_the_published_number_of_the_last_layer(folder: Path, layer: int) -> None:
+    """The published code calls it 32 in models of any depth; this one has three layers."""
+    image = picture("tiny")
+    assert torch.equal(load(folder, layer=layer, num_crops=1)([image], ["a cat"]),
+                       load(folder, num_crops=1)([image], ["a cat"]))  # fmt: skip
 
 
 def test_neither_layout(tmp_path: Path) -> None:

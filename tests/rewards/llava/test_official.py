@@ -158,6 +158,14 @@ A = "model.layers.0.mlp.down_proj.lora_A.weight"
         (HEAD, _without("W_"), "lack SkipCA"),
         (HEAD, _with("value_head.weight", torch.zeros(2, 64)), "says 1 outputs"),
         (HEAD, _with("model.extra.weight", torch.zeros(1)), "which the base model does not have"),
+        (HEAD, _without("img_projection.2.bias"), "only part of the projector: .*img_projection.2.bias' is missing"),
+        (HEAD, _with("value_head.weight", torch.tensor(1.0)), r"of shape \(\); expected 'value_head.weight'"),
+        (HEAD, _with("value_head.weight", torch.zeros(0, 64)), "expected at least one floating-point number"),
+        (HEAD, _with("W_q.weight", torch.zeros(64)), r"is \(64,\); expected shape \(64, 64\)"),
+        (HEAD, _with("ca_layernorm.weight", torch.ones(64, dtype=torch.int8)), "torch.int8; expected at least one"),
+        (HEAD, lambda state: {1: torch.ones(2)}, "more than named tensors"),
+        (LORA, _with(A, torch.zeros(3, 128)), r"\(3, 128\) and \(64, 4\) .*expected \(r, in\) and \(out, r\)"),
+        (LORA, _with(A, torch.zeros(())), r"expected \(r, in\)"),
         (HEAD, lambda state: {key: value for key, value in state.items() if not is_head(key)}, "no reward head"),
     ],
 )
@@ -174,6 +182,13 @@ def test_damaged_weights(
     [
         ("reward_config.yaml", "add_cross_attention: true\n", "general_preference_tau"),
         ("reward_config.yaml", "add_cross_attention: yes please\n", "neither true nor false"),
+        ("reward_config.yaml", "add_cross_attention: true\ngeneral_preference_tau: 0\n", "temperature 0, which is not"),
+        ("reward_config.yaml", "add_cross_attention: true\ngeneral_preference_tau: nan\n", "temperature nan"),
+        ("lora/adapter_config.json", json.dumps({"r": 4, "target_modules": ["o_proj"]}), "lora_alpha None, r 4"),
+        ("lora/adapter_config.json", json.dumps({"lora_alpha": 8, "r": 0, "target_modules": ["x"]}), "r 0 and"),
+        ("lora/adapter_config.json", json.dumps({"lora_alpha": 8, "r": 4, "target_modules": 1}), "target_modules 1"),
+        ("config.json", json.dumps({"model_type": ["phi3_v"]}), "model_type"),
+        ("config.json", json.dumps({"model_type": "phi3_v"}), "describes no model that can be built .*img_processor"),
         ("lora/adapter_config.json", json.dumps({"use_dora": True}), "use_dora"),
         ("config.json", json.dumps({"model_type": "bert"}), "model_type 'bert'"),
     ],
@@ -197,6 +212,20 @@ def test_missing_files(folder: Path, file: str, message: str) -> None:
     (folder / file).unlink()
     with pytest.raises(CheckpointError, match=message):
         read_official(folder)
+
+
+def test_settings_that_are_no_text(folder: Path) -> None:
+    (folder / "reward_config.yaml").write_bytes(b"\xff\xfe")
+    with pytest.raises(CheckpointError, match=r"reward_config\.yaml is damaged"):
+        read_official(folder)
+
+
+def test_objects_are_not_unpickled(folder: Path) -> None:
+    """Nor is anybody told how to have them unpickled after all."""
+    torch.save({"value_head.weight": Path()}, folder / HEAD)
+    with pytest.raises(CheckpointError, match="holds objects, which are never loaded") as refused:
+        read_official(folder)
+    assert "weights_only" not in str(refused.value)
 
 
 def test_a_missing_lora_folder(folder: Path) -> None:
