@@ -6,12 +6,14 @@ The pipeline's own `__call__` runs unchanged. Only its scheduler is replaced, fo
     advance   the window [a, b), latents in, latents out
     decode    the empty window [K, K), latents in, pixels out
 
-so nothing here knows a model family.
+so nothing here knows a model family. Steps are the scheduler's own unless `eta` asks for fresh noise.
 """
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,13 +23,15 @@ from pipelines.batch_invariant import batch_invariant as invariant_to_batch
 from pipelines.conditioning import remember_prompts
 from pipelines.errors import NotFinite, PipelineError
 from pipelines.evaluations import Evaluations
+from pipelines.gradients import check_attached, frozen, recomputed, undecorated
 from pipelines.microbatch import MicroBatches
 from pipelines.noise import check_seeds, derive, generators, step_noise
 from pipelines.options import Options
 from pipelines.particles import Particles
 from pipelines.sampler import Images
 from pipelines.schedule import NoiseSchedule, check_position
-from pipelines.window import Window, windowed
+from pipelines.transition import Eta
+from pipelines.window import Window, stochastic_steps, windowed
 
 
 class DiffusersSampler:
@@ -42,13 +46,17 @@ class DiffusersSampler:
         preview_decoder: a small decoder (`AutoencoderTiny`) that replaces the VAE for unfinished particles.
         batch_invariant: make every particle's numbers the same to the bit whatever its batch; see
             `pipelines.batch_invariant`. By default a batch equals the stock pipeline's batch.
+        eta: fresh noise in each step, seeded per particle, on any scheduler. 0, the default, leaves the scheduler's own
+            steps as they are. A number up to 1 is DDIM's eta for the whole run, 1 being DDPM or Euler ancestral; an
+            `Eta` names a window of steps and other kinds of noise. Takes the place of a pipeline's own option `eta`.
         **call: options of the pipeline's own call, such as `guidance_scale`, `negative_prompt`, `height`, `width`.
 
     Attributes:
         on_nfe: called at each step with the number of NFE just spent; set it to the `update` of a progress bar.
 
     Raises:
-        PipelineError: an option that the pipeline does not have, or that the sampler itself must set.
+        PipelineError: an option that the pipeline does not have, or that the sampler itself must set; an eta out of
+            range.
     """
 
     def __init__(
@@ -60,11 +68,12 @@ class DiffusersSampler:
         batch_size: int | None = None,
         preview_decoder: torch.nn.Module | None = None,
         batch_invariant: bool = False,
+        eta: float | Eta = 0.0,
         **call: object,
     ) -> None:
         if steps < 1:
             raise PipelineError(f"`steps` must be at least 1, but is {steps}.")
-        self.steps, self.prompt = steps, prompt
+        self.steps, self.prompt, self.eta = steps, prompt, Eta.of(eta, steps)
         self.preview_decoder, self.batch_invariant = preview_decoder, batch_invariant
         self.on_nfe: Callable[[int], object] = lambda nfe: None
         self._options = Options(pipe, prompt, call)
@@ -73,16 +82,28 @@ class DiffusersSampler:
         self._scheduler = copy.deepcopy(pipe.scheduler)
         self._pipe = _private_copy(pipe)
         self._decoder = getattr(pipe, "vae", None)
-        self._schedule: NoiseSchedule | None = None
+        self._fresh: Any = None  # the scheduler of the latest `init`, its timesteps set
+        self._stochastic_steps: range | None = None
         self._size_checked = False
+        self._with_grad = False
 
     @property
     def schedule(self) -> NoiseSchedule:
         """The noise levels (alpha_k, sigma_k) of this run, k = 0..K."""
-        if self._schedule is None:
-            self.init([0])
-        assert self._schedule is not None
-        return self._schedule
+        schedule: NoiseSchedule = self._begun().window.known_schedule
+        return schedule
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether copies of a particle with different streams part on the way: eta > 0, or a scheduler that draws."""
+        return len(self.stochastic_steps) > 0
+
+    @property
+    def stochastic_steps(self) -> range:
+        """The steps at which they part, from the first to the last; tried out on the scheduler once, for 0 NFE."""
+        if self._stochastic_steps is None:
+            self._stochastic_steps = stochastic_steps(self._begun(), self.eta, _own_eta(self._pipe))
+        return self._stochastic_steps
 
     @property
     def nfe(self) -> int:
@@ -98,6 +119,24 @@ class DiffusersSampler:
     def evaluations_per_nfe(self) -> float:
         """Rows that the network computed per particle and step so far: 2 where guidance doubles it; 1 before any."""
         return self._evaluations.per_nfe
+
+    def with_grad(self) -> "DiffusersSampler":
+        """The same sampler, but gradients flow through `advance` and `decode`, from pictures to latents.
+
+        Memory is bounded: each step keeps its latents and is computed again on the way back, which costs one more
+        evaluation that `nfe` does not count. The weights are constants. Results are those of this sampler; with
+        `batch_invariant` one particle is computed at a time, the same to the bit.
+
+        >>> sampler = sampler.with_grad()
+        >>> noise = sampler.init([0]).latents.requires_grad_()
+        >>> images = sampler.decode(sampler.advance(Particles(noise, 0, (0,)), to=sampler.steps))
+        >>> images.mean().backward()
+        """
+        other = copy.copy(self)
+        other._with_grad = True
+        if self.batch_invariant:
+            other._batches = MicroBatches(1)
+        return other
 
     def init(self, seeds: Sequence[int]) -> Particles:
         """Pure noise at step 0, as the stock pipeline draws it for each seed; 0 NFE.
@@ -122,7 +161,8 @@ class DiffusersSampler:
         check_position("to", to, particles.step, self.steps)
         if to == particles.step:
             return particles
-        return Particles.cat(self._batches.run(len(particles), lambda rows: self._advance(particles[rows], to)))
+        move = self._advance_with_grad if self._with_grad else self._advance
+        return Particles.cat(self._batches.run(len(particles), lambda rows: move(particles[rows], to)))
 
     def renoise(self, particles: Particles, to: int, seed: int) -> Particles:
         """Diffuse forward from the particles' step to the noise level of an earlier one; 0 NFE.
@@ -151,22 +191,38 @@ class DiffusersSampler:
                 "estimate of the picture yet; advance them by one step before decoding."
             )
         decoder = None if clean else self.preview_decoder
-        return torch.cat(self._batches.run(len(particles), lambda rows: self._decode(latents[rows], decoder)))
+        look = self._decode_with_grad if self._with_grad else self._decode
+        return torch.cat(self._batches.run(len(particles), lambda rows: look(latents[rows], decoder)))
 
     def _init(self, streams: tuple[int, ...]) -> Particles:
         window = self._window(0, 0)
         latents = self._run(window, len(streams), generator=generators(streams))
-        self._schedule = window.window.schedule
+        self._fresh = window
         return Particles(latents, 0, streams)
 
-    def _advance(self, particles: Particles, to: int) -> Particles:
-        window = self._window(particles.step, to, streams=particles.streams, memory=particles.memory)
-        with self._evaluations.watching() as counted:
-            window.window.on_step = lambda n: self._stepped(n, counted)
+    def _begun(self) -> Any:  # noqa: ANN401
+        """The scheduler with the timesteps of this run set, as the pipeline sets them."""
+        if self._fresh is None:
+            self.init([0])
+        return self._fresh
+
+    def _advance(self, particles: Particles, to: int, repeated: bool = False) -> Particles:
+        window = self._window(particles.step, to, streams=particles.streams, eta=self.eta, memory=particles.memory)
+        with nullcontext() if repeated else self._evaluations.watching() as counted:
+            if counted is not None:
+                window.window.on_step = lambda n: self._stepped(n, counted)
             latents = self._run(window, len(particles), latents=particles.latents)
         _check_finite(latents, particles.streams, to)
         record: Window = window.window
         return Particles(latents, to, particles.streams, record.x0, record.memory)
+
+    def _advance_with_grad(self, particles: Particles, to: int) -> Particles:
+        for step in range(particles.step, to):
+            particles = recomputed(partial(self._advance, particles, step + 1))
+        return particles
+
+    def _decode_with_grad(self, latents: Tensor, decoder: torch.nn.Module | None) -> Images:
+        return recomputed(lambda repeated: self._decode(latents, decoder))
 
     def _stepped(self, n: int, counted: Callable[[int], None]) -> None:
         counted(n)
@@ -177,22 +233,30 @@ class DiffusersSampler:
         return images.float().clamp(0, 1)
 
     def _window(self, start: int, stop: int, **carried: Any) -> Any:  # noqa: ANN401
-        return windowed(self._scheduler, start, stop, steps=self.steps, schedule=self._schedule, **carried)
+        schedule = None if self._fresh is None else self.schedule
+        return windowed(self._scheduler, start, stop, steps=self.steps, schedule=schedule, **carried)
 
-    def _run(self, scheduler: Any, n: int, decoder: torch.nn.Module | None = None, **inputs: object) -> Tensor:  # noqa: ANN401
+    def _run(self, scheduler: Any, n: int, decoder: torch.nn.Module | None = None, **inputs: Any) -> Tensor:  # noqa: ANN401
         """Call the stock pipeline for n particles: latents (n, ...), or pictures from the decoding window [K, K)."""
-        decoding = scheduler.window.start == self.steps
+        decoding, modules = scheduler.window.start == self.steps, self._evaluations.modules
         vars(self._pipe).update(scheduler=scheduler, vae=decoder or self._decoder)
-        alone = invariant_to_batch(n, self._evaluations.modules) if self.batch_invariant else nullcontext()
-        with alone, self._options.refusals():
-            output = self._pipe(
+        with ExitStack() as around:
+            around.enter_context(self._options.refusals())
+            if self.batch_invariant:
+                around.enter_context(invariant_to_batch(n, modules))
+            if self._with_grad:
+                around.enter_context(frozen([*modules, *filter(None, [decoder])]))
+            call = undecorated(self._pipe) if self._with_grad else type(self._pipe).__call__
+            result: Tensor = call(
+                self._pipe,
                 **self._options.for_n(n),
                 **inputs,
                 num_inference_steps=self.steps,
                 output_type="pt" if decoding else "latent",
                 return_dict=False,
-            )
-        result: Tensor = output[0]
+            )[0]
+        if self._with_grad:
+            check_attached(result, inputs.get("latents", result), self._options.name)
         return result
 
     def _check_size(self, particles: Particles) -> None:
@@ -213,6 +277,13 @@ def _private_copy(pipe: Any) -> Any:  # noqa: ANN401
     private.set_progress_bar_config(disable=True)
     remember_prompts(private)
     return private
+
+
+def _own_eta(pipe: Any) -> dict[str, object]:  # noqa: ANN401
+    """What the pipeline passes to its scheduler as that one's own `eta`, where both have one: the default."""
+    own = inspect.signature(type(pipe).__call__).parameters.get("eta")
+    taken = "eta" in inspect.signature(pipe.scheduler.step).parameters
+    return {"eta": own.default} if own is not None and taken else {}
 
 
 def _check_finite(latents: Tensor, streams: Sequence[int], step: int) -> None:

@@ -22,7 +22,7 @@ from pipelines.mixture import GaussianMixture
 from pipelines.noise import check_seeds, derive, initial_noise, step_noise
 from pipelines.particles import EMPTY, Particles
 from pipelines.sampler import Images
-from pipelines.transition import cosine_levels, forward, rho_of_eta, transition
+from pipelines.transition import Eta, cosine_levels, forward, transition
 
 Floats: TypeAlias = Sequence[float] | Tensor
 Points: TypeAlias = Sequence[Sequence[float]] | Tensor
@@ -36,8 +36,9 @@ class GaussianMixtureSampler:
     * ``eta=0``, the default: DDIM, deterministic, as the stock solvers of real models are. The law at the end differs
       from the mixture by the discretisation. For one Gaussian N(0, 1) the error is known: the standard deviation comes
       out as cos(π/2K)^K, about 1 − π²/(8K), which is 0.94 at K = 20.
-    * ``0 < eta <= 1``: DDIM with fresh noise; eta = 1 is DDPM. The noise *level* is right after each step, but the law
-      is again only right as K grows, since the posterior mean stands for a point that is still uncertain.
+    * ``0 < eta <= 1``: DDIM with fresh noise; eta = 1 is DDPM; an `Eta` names a window of steps or another kind of
+      noise. The noise *level* is right after each step, but the law is again only right as K grows, since the posterior
+      mean stands for a point that is still uncertain.
     * ``exact=True``: the clean point that enters the kernel is drawn from its posterior. That is the true reverse of
       the diffusion, whatever K and eta: at each step k the particles follow ``marginal(k)`` exactly, and ``law`` at the
       end. It is always stochastic, and one step is a mixture of Gaussians rather than one Gaussian.
@@ -48,11 +49,13 @@ class GaussianMixtureSampler:
         steps: K.
         law: the mixture that is sampled.
         levels: K + 1 pairs (alpha, sigma).
+        eta: which steps draw fresh noise, and how much.
         stochastic: whether the future of a particle depends on its stream.
+        stochastic_steps: the steps at which it does.
     """
 
     def __init__(
-        self, means: Points, scales: Floats, weights: Floats, steps: int, *, eta: float = 0.0, exact: bool = False
+        self, means: Points, scales: Floats, weights: Floats, steps: int, *, eta: float | Eta = 0.0, exact: bool = False
     ) -> None:
         """Make a sampler of Σ weights_m·N(means_m, scales_m²·I).
 
@@ -61,7 +64,7 @@ class GaussianMixtureSampler:
             scales: (M,) positive standard deviations.
             weights: (M,) positive; need not sum to 1.
             steps: K >= 1.
-            eta: in [0, 1], the share of DDPM's fresh noise.
+            eta: in [0, 1], the share of DDPM's fresh noise; or an `Eta`.
             exact: draw the clean point of each step from its posterior, rather than take its mean.
 
         Raises:
@@ -70,17 +73,27 @@ class GaussianMixtureSampler:
         self.law = _mixture(means, scales, weights)
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise PipelineError(f"A sampler needs an integer number of steps of at least 1, but got {steps!r}.")
-        if not 0 <= eta <= 1:
-            raise PipelineError(f"eta must lie between 0 (deterministic) and 1 (DDPM), but got {eta}.")
         self.steps = steps
-        self.eta = eta
+        self.eta = Eta.of(eta, steps)
         self.exact = exact
         self.levels = cosine_levels(steps, dtype=self.law.means.dtype)
 
     @property
     def stochastic(self) -> bool:
         """Whether equal latents with different streams part on the way."""
-        return self.exact or self.eta > 0
+        return len(self.stochastic_steps) > 0
+
+    @property
+    def stochastic_steps(self) -> range:
+        """The steps at which they part; the last one, to sigma = 0, only if the clean point is drawn."""
+        if self.exact:
+            return range(self.steps)
+        drawn = [step for step in range(self.steps - 1) if self.eta.acts(step)]
+        return range(drawn[0], drawn[-1] + 1) if drawn else range(0)
+
+    def with_grad(self) -> GaussianMixtureSampler:
+        """This sampler: gradients always flow through its `advance` and `decode`."""
+        return self
 
     @property
     def extent(self) -> float:
@@ -148,9 +161,9 @@ class GaussianMixtureSampler:
         posterior = self.law.posterior(particles.latents, *now)  # N mixtures
         x0 = posterior.mean  # (N, D)
         clean = self._draw(posterior, particles.streams, step) if self.exact else x0
-        fresh = self.eta > 0  # without it the kernel multiplies its noise by zero
-        noise = self._like(step_noise(particles.streams, step, x0.shape[1:])) if fresh else torch.zeros_like(x0)
-        rho = rho_of_eta(self.eta, now, then)
+        noise, rho = torch.zeros_like(x0), torch.ones_like(now.sigma)
+        if self.eta.acts(step):
+            noise, rho = self._like(step_noise(particles.streams, step, x0.shape[1:])), self.eta.rho(now, then)
         latents = transition(particles.latents, clean, noise, now=now, then=then, rho=rho)
         return replace(particles, latents=latents, step=step + 1, x0=x0)
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pipelines.errors import PipelineError, UnsupportedScheduler
+from pipelines.transition import Level, forward
 
 CURE = (
     "Use one with a single model call per step, for example EulerDiscreteScheduler or DPMSolverMultistepScheduler, "
@@ -37,6 +38,10 @@ class NoiseSchedule:
     alpha: Tensor
     sigma: Tensor
     prediction: str
+
+    def level(self, step: int) -> Level:
+        """The noise level of position 0..K."""
+        return Level(self.alpha[step], self.sigma[step])
 
     def x0(self, latents: Tensor, output: Tensor, step: int) -> Tensor:
         """The clean latents that the network's output implies for the latents at a step; shape of the latents.
@@ -62,17 +67,14 @@ class NoiseSchedule:
     def diffuse(self, latents: Tensor, noise: Tensor, start: int, to: int) -> Tensor:
         """The forward kernel q(x_to | x_start) from one position to an earlier, noisier one.
 
-        x_to = r·x_start + sqrt(sigma_to² - r²·sigma_start²)·noise with r = alpha_to / alpha_start.
-
         Args:
             latents: (N, ...) at position `start`.
             noise: (N, ...) standard normal.
             start: 1..K.
             to: 0..start-1.
         """
-        ratio = float(self.alpha[to] / self.alpha[start])
-        added = float((self.sigma[to] ** 2 - (ratio * self.sigma[start]) ** 2).clamp(min=0).sqrt())
-        moved = ratio * latents.float() + added * noise.to(latents.device, torch.float32)
+        noise = noise.to(latents.device, torch.float32)
+        moved = forward(latents.float(), noise, now=self.level(start), then=self.level(to))
         return moved.to(latents.dtype)
 
 

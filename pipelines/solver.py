@@ -53,11 +53,20 @@ def snapshot(scheduler: Any) -> Mapping[str, object]:  # noqa: ANN401
     return {name: _copied(value) for name, value in scheduler.__dict__.items() if name != "window"}
 
 
+def restore(scheduler: Any, before: Mapping[str, object]) -> None:  # noqa: ANN401
+    """Give the scheduler back the attributes of a snapshot, and no others."""
+    kept = {name: value for name, value in scheduler.__dict__.items() if name == "window"}
+    scheduler.__dict__.clear()
+    scheduler.__dict__.update(kept, **{name: _copied(value) for name, value in before.items()})
+
+
 def _copied(value: object) -> object:
-    """The value, with its containers copied, so that later changes in place can be seen."""
-    if isinstance(value, list | tuple):
+    """The value, with its plain containers copied, so that later changes in place can be seen and undone."""
+    if type(value) is list:
         return [_copied(item) for item in value]
-    if isinstance(value, dict):
+    if type(value) is tuple:
+        return tuple(map(_copied, value))
+    if type(value) is dict:
         return {key: _copied(item) for key, item in value.items()}
     return value
 

@@ -6,6 +6,10 @@ place in the full run. Two things make a split run equal to an unsplit one:
 
 * the solver's memory, which is found generically: whatever `step` changed on the scheduler since `set_timesteps`;
 * the noise of stochastic steps, which is a function of (stream, step), even where a pipeline passes no generator.
+
+Where `eta` acts, the step that the scheduler proposes is replaced by the transition kernel (`transition.py`), around
+the x0 that the scheduler finds. A multistep solver then starts afresh, as it does after renoising: what it remembers
+belongs to a path that the fresh noise has left (the corrector of UniPC would even take the noise back).
 """
 
 import copy
@@ -16,15 +20,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pipelines.errors import PipelineError
+from pipelines.noise import step_noise
 from pipelines.particles import EMPTY, SolverMemory
 from pipelines.schedule import NoiseSchedule, check_steps, read_schedule
-from pipelines.solver import StepNoise, collect, snapshot, unpack
+from pipelines.solver import StepNoise, collect, restore, snapshot, unpack
+from pipelines.transition import Eta, transition
 
 INNER = ("scale_model_input", "index_for_timestep", "add_noise", "scale_noise")
 OFFERED = ("pred_original_sample", "denoised")
+STOCK = Eta(0.0)
+"""No step but the scheduler's own."""
 
 
 @dataclass
@@ -36,6 +45,7 @@ class Window:
         stop: one past the last step; 0 for the fresh window that only makes the initial noise.
         steps: K of the full run.
         streams: (N,) keys of the particles' noise.
+        eta: which steps draw fresh noise instead of being the scheduler's own, and how much.
         memory: the solver's history, before the window and, once it has run, after it.
         done: steps taken so far in this window.
         nfe: denoiser evaluations so far, summed over particles.
@@ -48,6 +58,7 @@ class Window:
     stop: int
     steps: int
     streams: Sequence[int] = ()
+    eta: Eta = STOCK
     memory: SolverMemory = EMPTY
     done: int = 0
     nfe: int = 0
@@ -62,6 +73,12 @@ class Window:
         """The step of the full run that comes next."""
         return self.start + self.done
 
+    @property
+    def known_schedule(self) -> NoiseSchedule:
+        """The noise levels, once the timesteps are set."""
+        assert self.schedule is not None, "the pipeline stepped before it set the timesteps"
+        return self.schedule
+
 
 def windowed(
     scheduler: Any,  # noqa: ANN401 - diffusers has no types
@@ -70,6 +87,7 @@ def windowed(
     *,
     steps: int,
     streams: Sequence[int] = (),
+    eta: Eta = STOCK,
     memory: SolverMemory = EMPTY,
     schedule: NoiseSchedule | None = None,
 ) -> Any:  # noqa: ANN401 - an instance of a class made at run time
@@ -83,7 +101,7 @@ def windowed(
     clone = copy.deepcopy(scheduler)
     base: object = type(scheduler)
     clone.__class__ = _windowed_class(base)
-    clone.window = Window(start, stop, steps, tuple(streams), memory, schedule=schedule)
+    clone.window = Window(start, stop, steps, tuple(streams), eta, memory, schedule=schedule)
     return clone
 
 
@@ -197,13 +215,34 @@ def _step(base: Any) -> Callable[..., object]:  # noqa: ANN401
         with _inside(window), StepNoise(window.streams, window.position):
             output = base.step(*call.args, **call.kwargs)
         window.x0 = _estimate(window, call.arguments["model_output"], sample, output)
+        stochastic = window.eta.acts(window.position)
+        if stochastic:
+            output.prev_sample = _transition(window, sample, window.x0).to(output.prev_sample.dtype)
         window.nfe += len(sample)
         window.done += 1
-        if window.position == window.stop:
+        if stochastic:
+            _start_afresh(self, window)
+        elif window.position == window.stop:
             window.memory = collect(self, window.before, sample)
         return output.to_tuple() if as_tuple else output
 
     return step
+
+
+def _transition(window: Window, sample: Tensor, x0: Tensor) -> Tensor:
+    """The next state (N, ...) by the kernel, float32, with the noise of (stream, step)."""
+    schedule, step = window.known_schedule, window.position
+    now, then = schedule.level(step), schedule.level(step + 1)
+    noise = step_noise(window.streams, step, sample.shape[1:]).to(sample.device)
+    return transition(sample.float(), x0.float(), noise, now=now, then=then, rho=window.eta.rho(now, then))
+
+
+def _start_afresh(scheduler: Any, window: Window) -> None:  # noqa: ANN401
+    """Let the solver go on from here as from the start of a run."""
+    restore(scheduler, window.before)
+    window.memory = EMPTY
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(window.done)
 
 
 def _estimate(window: Window, model_output: Tensor, sample: Tensor, output: Any) -> Tensor:  # noqa: ANN401
@@ -212,5 +251,31 @@ def _estimate(window: Window, model_output: Tensor, sample: Tensor, output: Any)
         offered = getattr(output, name, None)
         if offered is not None:
             return offered.to(sample.dtype)  # type: ignore[no-any-return]
-    assert window.schedule is not None, "the pipeline stepped before it set the timesteps"
-    return window.schedule.x0(sample, model_output, window.position)
+    return window.known_schedule.x0(sample, model_output, window.position)
+
+
+def stochastic_steps(fresh: Any, eta: Eta, options: Mapping[str, object]) -> range:  # noqa: ANN401
+    """The steps at which equal particles with different streams may part, found by trying each out on two numbers.
+
+    Args:
+        fresh: a windowed scheduler whose timesteps are set; it is not changed.
+        eta: of the run.
+        options: what the pipeline gives to `step` beside the usual three.
+
+    Returns:
+        From the first such step to the last one; a step to sigma = 0 is none. Empty if the run is deterministic.
+    """
+    trial, before, steps = copy.copy(fresh), snapshot(fresh), fresh.window.steps
+    trial.window = Window(0, steps, steps, (0, 1), eta, schedule=fresh.window.schedule, before=before)
+    restore(trial, before)
+    apart = [step for step, timestep in enumerate(trial.timesteps) if _parts(trial, timestep, options)]
+    return range(apart[0], apart[-1] + 1) if apart else range(0)
+
+
+def _parts(scheduler: Any, timestep: Tensor, options: Mapping[str, object]) -> bool:  # noqa: ANN401
+    """Whether the next step takes two equal states to different ones."""
+    sample = torch.ones(2, 1, 1, 1, device=timestep.device)
+    if hasattr(scheduler, "scale_model_input"):
+        scheduler.scale_model_input(sample, timestep)
+    one, other = scheduler.step(sample / 2, timestep, sample, return_dict=False, **options)[0]
+    return not torch.equal(one, other)
