@@ -19,7 +19,10 @@ from rewards.errors import RewardError, UnknownRewardError
 
 GROUP = "bon_search.rewards"
 BUILT_IN = {
+    "clipscore": "rewards.clipscore:load_clipscore",
+    "hpsv2": "rewards.hpsv2:load_hpsv2",
     "llava-reward": "rewards.llava.reward:load_llava_reward",
+    "pickscore": "rewards.pickscore:load_pickscore",
     "pixels": "rewards.pixels:load_pixels",
     "shapes": "rewards.shapes.reward:ShapesReward",
 }

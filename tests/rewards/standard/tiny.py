@@ -1,0 +1,154 @@
+"""Tiny random models in the layouts of the published ones, made from seeds, and the pictures and prompts to score.
+
+`numpy.random.RandomState` is frozen, so that the numbers of the original implementations, which were recorded once in
+`goldens/`, belong to the same weights for ever.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+Shapes = dict[str, tuple[int, ...]]
+GOLDENS = Path(__file__).parent / "goldens"
+
+SIZES = [(64, 64), (97, 61), (61, 97), (31, 28), (28, 28), (90, 28), (53, 200)]  # width, height
+PROMPTS = [
+    "a red cat",
+    "The  <b>red</b> &amp; the blue",
+    "three cats' hats, 2 dogs!",
+    "“curly” quotes",
+    "",
+    "one of many " * 30,
+    "a red cat",
+]
+
+OPEN_CLIP: dict[str, Any] = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": 28, "layers": 2, "width": 128, "head_width": 64, "patch_size": 14},
+    "text_cfg": {"context_length": 77, "vocab_size": 518, "width": 64, "heads": 2, "layers": 2},
+}
+MERGES = [("t", "h"), ("th", "e</w>"), ("r", "e"), ("re", "d</w>")]
+
+
+def weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, torch.Tensor]:
+    """Random weights of these names and shapes, in their order: norms near one, the rest keeping variances."""
+    state = np.random.RandomState(seed)
+    made = {}
+    for name, shape in shapes.items():
+        values = state.standard_normal(shape) / (math.sqrt(math.prod(shape[1:])) if len(shape) > 1 else 10)
+        norm = name.endswith("weight") and any(part in name.lower() for part in ("ln_", "norm", "layrnorm"))
+        made[name] = torch.tensor(np.asarray(values + (1 if norm else 0), np.float32))
+    if "logit_scale" in made:
+        made["logit_scale"] = torch.tensor(4.6)
+    return made
+
+
+def noise(width: int, height: int, seed: int) -> Image.Image:
+    """A picture of random bytes: the hardest there is to resize alike."""
+    return Image.fromarray(np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8))
+
+
+def pictures() -> list[Image.Image]:
+    """One of noise for each of `SIZES`."""
+    return [noise(width, height, seed) for seed, (width, height) in enumerate(SIZES)]
+
+
+def golden(name: str) -> Any:
+    """What an original implementation gave."""
+    return json.loads((GOLDENS / f"{name}.json").read_text())
+
+
+def open_clip_shapes(settings: Mapping[str, Any] = OPEN_CLIP) -> Shapes:
+    """Names and shapes of an open_clip model, as of OpenAI's own."""
+    vision, text, dim = settings["vision_cfg"], settings["text_cfg"], settings["embed_dim"]
+    patches = (vision["image_size"] // vision["patch_size"]) ** 2
+    wide, narrow = vision["width"], text["width"]
+    return {
+        "positional_embedding": (text["context_length"], narrow),
+        "text_projection": (narrow, dim),
+        "logit_scale": (),
+        "visual.class_embedding": (wide,),
+        "visual.positional_embedding": (patches + 1, wide),
+        "visual.proj": (wide, dim),
+        "visual.conv1.weight": (wide, 3, vision["patch_size"], vision["patch_size"]),
+        **_norm("visual.ln_pre", wide),
+        **_blocks("visual.transformer", wide, vision["layers"]),
+        **_norm("visual.ln_post", wide),
+        **_blocks("transformer", narrow, text["layers"]),
+        "token_embedding.weight": (text["vocab_size"], narrow),
+        **_norm("ln_final", narrow),
+    }
+
+
+def _blocks(prefix: str, width: int, layers: int) -> Shapes:
+    shapes: Shapes = {}
+    for layer in (f"{prefix}.resblocks.{number}" for number in range(layers)):
+        shapes |= _norm(f"{layer}.ln_1", width)
+        shapes |= {f"{layer}.attn.in_proj_weight": (3 * width, width), f"{layer}.attn.in_proj_bias": (3 * width,)}
+        shapes |= _linear(f"{layer}.attn.out_proj", width, width)
+        shapes |= _norm(f"{layer}.ln_2", width)
+        shapes |= _linear(f"{layer}.mlp.c_fc", width, 4 * width) | _linear(f"{layer}.mlp.c_proj", 4 * width, width)
+    return shapes
+
+
+def _norm(name: str, width: int) -> Shapes:
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def _linear(name: str, inputs: int, outputs: int) -> Shapes:
+    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+
+def bytes_as_letters() -> list[str]:
+    """A printable letter for each byte, in the order of CLIP's and GPT-2's vocabularies."""
+    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return [chr(byte) for byte in plain] + [chr(256 + place) for place in range(len(others))]
+
+
+def write_clip_tokenizer(folder: Path) -> None:
+    """CLIP's tokenizer with four merges instead of 48,894."""
+    letters = bytes_as_letters()
+    names = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in MERGES)]
+    names += ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {name: number for number, name in enumerate(names)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, MERGES, unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    pattern = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(pattern), "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    end, begin = ("<|endoftext|>", vocabulary["<|endoftext|>"]), ("<|startoftext|>", vocabulary["<|startoftext|>"])
+    tokenizer.post_processor = processors.RobertaProcessing(end, begin, trim_offsets=False, add_prefix_space=False)
+    tokenizer.add_special_tokens([begin[0], end[0]])
+    write_tokenizer(tokenizer, folder, bos_token=begin[0], eos_token=end[0], pad_token=end[0], unk_token=end[0])
+
+
+def write_tokenizer(tokenizer: Tokenizer, folder: Path, **settings: str) -> None:
+    """tokenizer.json and the settings beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def clip_config(activation: str = "gelu") -> dict[str, Any]:
+    """The config.json of a CLIP in transformers' layout, of the size of `OPEN_CLIP`."""
+    tower = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_act": activation}
+    return {
+        "model_type": "clip",
+        "projection_dim": 32,
+        "vision_config": {**tower, "hidden_size": 128, "intermediate_size": 512, "image_size": 28, "patch_size": 14},
+        "text_config": {
+            **tower, "hidden_size": 64, "intermediate_size": 256, "vocab_size": 518, "bos_token_id": 516,
+            "eos_token_id": 517, "pad_token_id": 517,
+        },
+    }  # fmt: skip
