@@ -38,6 +38,14 @@ def finite(text: str) -> float:
     return value
 
 
+def above_zero(text: str) -> float:
+    """A finite number above 0."""
+    value = finite(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
+    return value
+
+
 def _whole(text: str, least: int) -> int:
     try:
         value = int(text)

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bon_search.arguments import INTERRUPTED, Parser, finite, natural, positive
+from bon_search.arguments import INTERRUPTED, Parser, above_zero, finite, natural, positive
 from bon_search.errors import SearchError, is_users
 from bon_search.files import RunFolder, as_json
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from bon_search.pipeline import BestOfNPipeline
     from bon_search.recipe import Remake
-    from bon_search.result import Recipe
     from bon_search.run import Run
 
 
@@ -35,10 +34,19 @@ def parser() -> Parser:
     what = p.add_argument_group("what to make")
     what.add_argument("prompt", nargs="?", help="what the picture should show")
     what.add_argument("--prompts", type=Path, metavar="FILE", help="a text file with one prompt a line, instead")
-    what.add_argument("--n", type=positive, help="candidates per prompt (default: 16)")
+    what.add_argument("--n", type=positive, help="candidates per prompt (default: 16, or as the budget allows)")
     what.add_argument("--seed", type=natural, help="candidate k starts from seed + k (default: 0)")
     what.add_argument("--from", dest="source", type=Path, metavar="RESULT", help="remake a candidate of a result.json")
     what.add_argument("--candidate", type=positive, metavar="K", help="which one, by rank (default: 1, the best)")
+
+    search = p.add_argument_group("search")
+    search.add_argument("--search", metavar="NAME", help='how to look for it (default: "best_of_n")')
+    search.add_argument("-o", dest="options", action="append", metavar="NAME=VALUE", help="an option of the search")
+    search.add_argument("--until", type=finite, metavar="SCORE", help="stop at a candidate with this score")
+    search.add_argument("--budget-nfe", type=positive, metavar="NFE", help="at most so many denoiser evaluations")
+    search.add_argument("--budget-seconds", type=above_zero, metavar="S", help="at most so many seconds")
+    search.add_argument("--list-searches", action="store_true", help="print all searches with their costs, and stop")
+    search.add_argument("--cite", action="store_true", help="print the papers behind the search as BibTeX, and stop")
 
     how = p.add_argument_group("model and reward")
     how.add_argument("--model", help='"embedded" (default), a hub id, a folder or a .safetensors file')
@@ -86,16 +94,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: argparse.Namespace) -> None:
+    if arguments.list_searches or arguments.cite:
+        from bon_search.listing import bibtex, listing
+
+        print(listing() if arguments.list_searches else bibtex(_search(arguments)))
+        return
     remake = _remake(arguments)
     prompts = [remake.recipe.prompt] if remake else _prompts(arguments)
+    settings = remake.settings if remake else _settings(arguments)
     folders = [] if arguments.dry_run else _folders(arguments, prompts)
     try:
         pipeline = _load(arguments, remake)
         for k, prompt in enumerate(prompts):
             _warn(pipeline, prompt)
-            run = _start(pipeline, prompt, arguments, remake)
+            run = _start(pipeline, prompt, settings, arguments, remake)
             if arguments.dry_run:
-                print(_plan(run.recipe))
+                print(_plan(run))
             else:
                 _finish(run, folders[k], arguments, remake)
     finally:
@@ -112,6 +126,8 @@ def _remake(arguments: argparse.Namespace) -> Remake | None:
         raise SearchError("--from takes the prompt from the earlier run; leave the prompt away.")
     if arguments.n is not None or arguments.seed is not None:
         raise SearchError("--from makes one candidate with the seed it had; leave --n and --seed away.")
+    if arguments.search or arguments.options or arguments.until is not None:
+        raise SearchError("--from takes the search from the earlier run; leave --search, -o and --until away.")
     from bon_search.recipe import read_remake
 
     return read_remake(arguments.source, arguments.candidate or 1)
@@ -180,7 +196,13 @@ def _load(arguments: argparse.Namespace, remake: Remake | None) -> BestOfNPipeli
     return pipeline
 
 
-def _start(pipeline: BestOfNPipeline, prompt: str, arguments: argparse.Namespace, remake: Remake | None) -> Run:
+def _start(
+    pipeline: BestOfNPipeline,
+    prompt: str,
+    settings: dict[str, Any],
+    arguments: argparse.Namespace,
+    remake: Remake | None,
+) -> Run:
     call: dict[str, Any] = dict(remake.recipe.call) if remake else {}
     given = {
         "guidance_scale": arguments.guidance,
@@ -189,9 +211,32 @@ def _start(pipeline: BestOfNPipeline, prompt: str, arguments: argparse.Namespace
         "negative_prompt": arguments.negative_prompt,
     }
     call |= {key: value for key, value in given.items() if value is not None}
-    n, seed = (1, remake.seed) if remake else (arguments.n or 16, arguments.seed or 0)
     steps = arguments.steps or (remake.recipe.steps if remake else None)
-    return pipeline.start(prompt, n=n, seed=seed, steps=steps, **call)
+    run = pipeline.start(prompt, steps=steps, **settings, **call)
+    run.only = remake.seed if remake else None
+    return run
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The search, its options and its budget, as `start` takes them."""
+    from bon_search.ledger import Cost
+    from bon_search.table import load_search
+
+    search = _search(arguments)
+    options = load_search(search).parse(arguments.options or [])
+    if arguments.until is not None:
+        options["until"] = arguments.until
+    limits = {"nfe": arguments.budget_nfe, "seconds": arguments.budget_seconds}
+    budget = Cost.at_most(**{name: limit for name, limit in limits.items() if limit is not None})
+    return {"search": search, "options": options, "budget": budget, "n": arguments.n, "seed": arguments.seed or 0}
+
+
+def _search(arguments: argparse.Namespace) -> str:
+    if arguments.until is None:
+        return arguments.search or "best_of_n"
+    if arguments.search not in (None, "best_of_n", "best_of_n_until"):
+        raise SearchError(f"--until stops best-of-N, not {arguments.search}; leave --search or --until away.")
+    return "best_of_n_until"
 
 
 def _finish(run: Run, folder: RunFolder, arguments: argparse.Namespace, remake: Remake | None) -> None:
@@ -199,7 +244,7 @@ def _finish(run: Run, folder: RunFolder, arguments: argparse.Namespace, remake: 
     from bon_search.progress import Progress
 
     try:
-        with Progress(run.recipe.n * run.recipe.steps, run.recipe.n) as bar:
+        with Progress(run.planned.nfe) as bar:
             run.on_nfe = bar.spent
             for candidate in run:
                 folder.add(candidate, run.recipe)
@@ -214,11 +259,11 @@ def _finish(run: Run, folder: RunFolder, arguments: argparse.Namespace, remake: 
         _say(remake.verdict(result))
 
 
-def _plan(recipe: Recipe) -> str:
+def _plan(run: Run) -> str:
+    recipe, cost = run.recipe, run.planned
     return (
-        f"{recipe.prompt}: {recipe.n} candidates × {recipe.steps} steps = {recipe.n * recipe.steps} NFE, "
-        f"{recipe.n} decodes, {recipe.n} reward calls; "
-        f"{recipe.model} on {recipe.device}, {recipe.reward}"
+        f"{recipe.prompt}: {recipe.search} with n = {recipe.n} and {recipe.steps} steps, at most {cost.nfe:g} NFE, "
+        f"{cost.decodes:g} decodes, {cost.rewards:g} reward calls; {recipe.model} on {recipe.device}, {recipe.reward}"
     )
 
 

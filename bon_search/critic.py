@@ -29,6 +29,8 @@ class PictureCritic:
             `pipelines.batch_invariant`, so that a score does not depend on the company).
 
     Attributes:
+        sampler: As given.
+        absolute: Whether the reward's scores can be compared over time and between batches.
         last_scores: (N,) what the reward gave for the last look, NaN and all; None if it gave nothing.
     """
 
@@ -40,7 +42,8 @@ class PictureCritic:
         ledger: Ledger,
         scope: Callable[[int], AbstractContextManager[object]] | None = None,
     ) -> None:
-        self._sampler = sampler
+        self.sampler = sampler
+        self.absolute = reward.absolute
         self._reward = reward
         self._prompt = prompt
         self._ledger = ledger
@@ -89,7 +92,7 @@ class PictureCritic:
     def images(self, particles: Particles) -> Tensor:
         """Pictures (N, 3, H, W) or videos (N, F, 3, H, W) in [0, 1]; those of the last look are not decoded again."""
         if self._last is None or self._last[0] is not particles:
-            self._last, self.last_scores = (particles, self._sampler.decode(particles)), None
+            self._last, self.last_scores = (particles, self.sampler.decode(particles)), None
         return self._last[1]
 
     def _finite(self, scores: Tensor, particles: Particles) -> Tensor:

@@ -7,13 +7,26 @@ ValueError
     └── BudgetExceeded                 the next move would overshoot the budget
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipelines import Particles
+
 
 class SearchError(ValueError):
     """A run was asked for something it cannot do."""
 
 
 class BudgetExceeded(SearchError):
-    """The next move would overshoot the budget; nothing of it has been spent."""
+    """The next move would overshoot the budget; nothing of it has been spent.
+
+    Attributes:
+        particles: Whom the move was for, if it is known; the rest of the budget may suffice for some of them.
+    """
+
+    particles: Particles | None = None
 
 
 def is_users(error: BaseException) -> bool:

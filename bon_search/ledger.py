@@ -52,12 +52,17 @@ class Ledger:
     """The running account of one search.
 
     Args:
-        budget: Limits that are never overshot (`Cost.at_most`). Seconds are checked against the clock before each
-            move; how long the move itself will take cannot be known.
+        budget: Limits that are never overshot (`Cost.at_most`). How long a move will take is not known but estimated,
+            from the seconds that an NFE has taken so far; the first move cannot be.
+
+    Attributes:
+        kept_back: What no move may touch: a search that has finished nothing yet leaves itself the means to finish
+            one candidate.
     """
 
     def __init__(self, budget: Cost | None = None) -> None:
         self.budget = budget or Cost.at_most()
+        self.kept_back = Cost()
         self._spent = Cost()
         self._start = time.perf_counter()
 
@@ -75,24 +80,46 @@ class Ledger:
         """
         if min(cost.nfe, cost.rewards, cost.decodes) < 0:
             raise SearchError(f"{cost} is no work; particles advance only to later steps: renoise goes back.")
-        after = self.spent + cost
+        after = self.spent + self._timed(cost)
         for field in fields(Cost):
             limit, value = getattr(self.budget, field.name), getattr(after, field.name)
-            if value > limit:
+            if value + getattr(self._timed(self.kept_back), field.name) > limit:
                 raise BudgetExceeded(
                     f"The next move would bring the cost to {value:g} {field.name}, beyond the budget of {limit:g}; "
                     "the run ends here with what is finished."
                 )
         self._spent = self._spent + cost
 
+    def affords(self, cost: Cost) -> int | None:
+        """How many times this cost what is left would pay for; None if without limit."""
+        left, each = self.spent, self._timed(cost)
+        times = [
+            (getattr(self.budget, f.name) - getattr(left, f.name)) / getattr(each, f.name)
+            for f in fields(Cost)
+            if getattr(each, f.name) > 0
+        ]
+        fewest = min(times, default=math.inf)
+        return None if math.isinf(fewest) else max(0, math.floor(fewest))
+
+    def _timed(self, cost: Cost) -> Cost:
+        """The cost with the seconds that its NFE will take at the pace so far."""
+        spent = self.spent
+        return cost + Cost(seconds=cost.nfe * spent.seconds / spent.nfe if spent.nfe else 0)
+
 
 class MeteredSampler:
-    """A sampler whose moves are entered in a ledger; otherwise the sampler itself."""
+    """A sampler whose moves are entered in a ledger; otherwise the sampler itself.
+
+    Raises:
+        BudgetExceeded: From `advance` and `decode`; it names the particles that were to move.
+    """
 
     def __init__(self, sampler: Sampler, ledger: Ledger) -> None:
         self.steps = sampler.steps
+        self.stochastic = getattr(sampler, "stochastic", True)
         self._sampler = sampler
         self._ledger = ledger
+        self._finished = False
 
     def init(self, seeds: Sequence[int]) -> Particles:
         """Pure noise for each seed, at step 0; free."""
@@ -100,7 +127,9 @@ class MeteredSampler:
 
     def advance(self, particles: Particles, to: int) -> Particles:
         """Denoise to step `to`; (to - step) NFE per particle."""
-        self._ledger.reserve(Cost(nfe=len(particles) * (to - particles.step)))
+        self._finished = self._finished or to == self.steps
+        self._ledger.kept_back = Cost() if self._finished else Cost(nfe=self.steps - to, rewards=1, decodes=1)
+        self._pay(Cost(nfe=len(particles) * (to - particles.step)), particles)
         return self._sampler.advance(particles, to)
 
     def renoise(self, particles: Particles, to: int, seed: int) -> Particles:
@@ -109,5 +138,12 @@ class MeteredSampler:
 
     def decode(self, particles: Particles) -> Tensor:
         """Pictures of the particles; one decode each."""
-        self._ledger.reserve(Cost(decodes=len(particles)))
+        self._pay(Cost(decodes=len(particles)), particles)
         return self._sampler.decode(particles)
+
+    def _pay(self, cost: Cost, particles: Particles) -> None:
+        try:
+            self._ledger.reserve(cost)
+        except BudgetExceeded as refused:
+            refused.particles = particles
+            raise

@@ -1,4 +1,4 @@
-"""The drop-in wrapper: any stock diffusers pipeline and any reward become a pipeline that returns the best of N."""
+"""The drop-in wrapper: any stock diffusers pipeline and any reward become a pipeline that returns the best picture."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, Self
 from bon_search.critic import PictureCritic
 from bon_search.errors import SearchError
 from bon_search.ledger import Cost, Ledger, MeteredSampler
+from bon_search.plan import Plan, make_plan
 from bon_search.result import Recipe, SearchResult, Setting
 from bon_search.run import Run
-from bon_search.searches.best_of_n import best_of_n
 from bon_search.versions import versions
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pipelines import DiffusersSampler
     from rewards import Reward
 
 BATCH = 8  # candidates in one model call, unless told otherwise; halves itself when memory runs out
@@ -86,28 +89,32 @@ class BestOfNPipeline:
         self,
         prompt: str,
         *,
-        n: int = 16,
+        n: int | None = None,
         seed: int = 0,
         steps: int | None = None,
+        search: str = "best_of_n",
+        options: Mapping[str, object] | None = None,
         budget: Cost | None = None,
         **call: Setting,
     ) -> SearchResult:
-        """Make n candidates and rank them.
+        """Search for the best picture of a prompt.
 
         Args:
             prompt: What the picture should show.
-            n: Number of candidates.
+            n: Number of candidates: 16, or what the budget pays for, when None.
             seed: Candidate k starts from seed + k.
             steps: Denoising steps; the model's default when None.
+            search: Name in the table of searches (`generate-best --list-searches`).
+            options: Options of the search.
             budget: Limit that is never overshot (`Cost.at_most`); what is finished by then is ranked.
             **call: Further arguments of the pipeline's own call (guidance_scale, height, width, negative_prompt, …).
 
         Raises:
-            SearchError: n or seed is out of range.
+            SearchError: n or seed is out of range, or the search, an option of it or the budget makes no sense.
             PipelineError: The model cannot do what is asked (size, steps, scheduler), or gives NaN.
             RewardError: The reward fails; use `start` to keep what is finished.
         """
-        run = self.start(prompt, n=n, seed=seed, steps=steps, budget=budget, **call)
+        run = self.start(prompt, n=n, seed=seed, steps=steps, search=search, options=options, budget=budget, **call)
         for _ in run:
             pass
         return run.result
@@ -116,36 +123,44 @@ class BestOfNPipeline:
         self,
         prompt: str,
         *,
-        n: int = 16,
+        n: int | None = None,
         seed: int = 0,
         steps: int | None = None,
+        search: str = "best_of_n",
+        options: Mapping[str, object] | None = None,
         budget: Cost | None = None,
         **call: Setting,
     ) -> Run:
         """The same as a run to iterate over: candidates come as they are finished, `run.result` ranks them so far."""
-        from pipelines import DiffusersSampler, batch_invariant
+        from pipelines import batch_invariant
 
         if not prompt.strip():
             raise SearchError("The prompt is empty; say what the picture should show.")
         steps, arguments = self._arguments(steps, call)
-        sampler = DiffusersSampler(
+        plan = make_plan(search, n=n, seed=seed, steps=steps, options=options or {}, budget=budget)
+        sampler = self._sampler(prompt, steps, arguments)
+        sampler.on_nfe = lambda nfe: run.on_nfe(nfe)
+        ledger = Ledger(plan.budget)
+        metered = MeteredSampler(sampler, ledger)
+        alone = self.batch_invariant and self.reward.absolute
+        critic = PictureCritic(metered, self.reward, prompt, ledger, batch_invariant if alone else None)
+        group = self.batch_size if self.reward.absolute else None  # scores that compare need all candidates at once
+        recipe = self._recipe(prompt, plan, arguments)
+        looks = plan.start(metered, critic, group)
+        run = Run(looks, critic, ledger, recipe, lambda: sampler.evaluations_per_nfe, plan.cost)
+        return run
+
+    def _sampler(self, prompt: str, steps: int, call: dict[str, Any]) -> DiffusersSampler:
+        from pipelines import DiffusersSampler
+
+        return DiffusersSampler(
             self.pipe,
             steps=steps,
             prompt=prompt,
             batch_size=self.batch_size,
             batch_invariant=self.batch_invariant,
-            **arguments,
+            **call,
         )
-        sampler.on_nfe = lambda nfe: run.on_nfe(nfe)
-        ledger = Ledger(budget)
-        metered = MeteredSampler(sampler, ledger)
-        alone = self.batch_invariant and self.reward.absolute
-        critic = PictureCritic(metered, self.reward, prompt, ledger, batch_invariant if alone else None)
-        group = self.batch_size if self.reward.absolute else None  # scores that compare need all candidates at once
-        search = best_of_n(metered, critic, n=n, seed=seed, batch_size=group)
-        recipe = self._recipe(prompt, n, seed, steps, arguments)
-        run = Run(search, critic, ledger, recipe, lambda: sampler.evaluations_per_nfe)
-        return run
 
     @cached_property
     def _revision(self) -> str:
@@ -165,7 +180,7 @@ class BestOfNPipeline:
         default = arguments.pop("num_inference_steps", own["num_inference_steps"].default)
         return (default if steps is None else steps), arguments
 
-    def _recipe(self, prompt: str, n: int, seed: int, steps: int, call: dict[str, Setting]) -> Recipe:
+    def _recipe(self, prompt: str, plan: Plan, call: dict[str, Setting]) -> Recipe:
         return Recipe(
             prompt=prompt,
             model=self.model,
@@ -175,11 +190,14 @@ class BestOfNPipeline:
             scheduler_config={name: _as_setting(value) for name, value in self.pipe.scheduler.config.items()},
             reward=self.reward_spec,
             reward_revision=str(getattr(self.reward, "revision", "")),
-            steps=steps,
+            steps=plan.steps,
             call={name: _as_setting(value) for name, value in call.items()},
-            search="best_of_n",
-            n=n,
-            seed=seed,
+            search=plan.entry.name,
+            n=plan.n,
+            seed=plan.seed,
+            options={name: _as_setting(value) for name, value in plan.options.items()},
+            budget=plan.limits,
+            references=list(plan.entry.references),
             batch_invariant=self.batch_invariant,
             lora=self.lora,
             dtype=str(self.pipe.dtype).removeprefix("torch."),
@@ -214,7 +232,7 @@ def _load_reward(spec: str) -> Reward:
 
 
 def generate_best(
-    prompt: str, *, n: int = 16, model: str = "embedded", reward: Reward | str = "llava-reward", **call: Any
+    prompt: str, *, n: int | None = None, model: str = "embedded", reward: Reward | str = "llava-reward", **call: Any
 ) -> SearchResult:
     """Load a model and a reward, make n candidates of one prompt, rank them: `BestOfNPipeline` in one call."""
     return BestOfNPipeline.from_pretrained(model, reward=reward)(prompt, n=n, **call)

@@ -15,13 +15,12 @@ class Progress:
     """A bar over the NFE of one run; use it as a context.
 
     Args:
-        total: NFE of the whole run.
-        n: Candidates of the whole run.
+        total: NFE of the whole run, or the most it may be; infinite if nobody knows.
     """
 
-    def __init__(self, total: int, n: int) -> None:
-        self._bar = tqdm(total=total, unit="NFE", leave=False, dynamic_ncols=True)
-        self._n = n
+    def __init__(self, total: float) -> None:
+        known = None if math.isinf(total) else total
+        self._bar = tqdm(total=known, unit="NFE", leave=False, dynamic_ncols=True)
         self._done = 0
         self._best = -math.inf
 
@@ -41,4 +40,4 @@ class Progress:
         """One more candidate is finished."""
         self._done += 1
         self._best = max(self._best, score) if not math.isnan(score) else self._best
-        self._bar.set_postfix_str(f"{self._done}/{self._n} candidates, best {self._best:.4g}")
+        self._bar.set_postfix_str(f"{self._done} finished, best {self._best:.4g}")

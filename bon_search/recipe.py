@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+import math
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from bon_search.errors import SearchError
+from bon_search.ledger import Cost
 from bon_search.result import Recipe
+from bon_search.table import MOST
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from bon_search.result import SearchResult
 
-OWN = frozenset({"n", "seed"})  # a remade candidate is a run of its own
+OWN = frozenset({"n", "seed", "search", "options", "budget", "references"})  # a candidate remade alone has its own
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,26 @@ class Remake:
         rank: Its rank there, 1 = best.
         seed: Its own seed.
         pixels: SHA-256 of its pixels as they were.
+        nfe: What the run spent.
     """
 
     recipe: Recipe
     rank: int
     seed: int
     pixels: str
+    nfe: float
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Arguments of `start`: the candidate alone if it comes from its seed, else the whole search that led to it."""
+        recipe = self.recipe
+        if recipe.seed <= self.seed < recipe.seed + MOST:  # whatever a search derives has another, of 63 bits
+            return {"n": 1, "seed": self.seed}
+        budget = Cost.at_most(**recipe.budget)
+        if budget.seconds < math.inf:  # time cannot be repeated, but what it paid for can
+            budget = replace(budget, seconds=math.inf, nfe=self.nfe)
+        same = {"search": recipe.search, "n": recipe.n, "seed": recipe.seed, "options": recipe.options}
+        return {**same, "budget": budget}
 
     def verdict(self, result: SearchResult) -> str:
         """One sentence: how the new picture relates to the old one."""
@@ -60,13 +77,14 @@ def read_remake(path: Path, rank: int) -> Remake:
         rows = {int(row["rank"]): row for row in data["candidates"]}
         known = {field.name for field in fields(Recipe)}
         recipe = Recipe(**{key: value for key, value in data["recipe"].items() if key in known})
+        nfe = float(data["cost"]["nfe"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SearchError(
             f"{path} is not a result.json of generate-best ({error!r}); give the file of a run."
         ) from error
     if rank not in rows:
         raise SearchError(f"{path} has no candidate {rank}; its candidates are 1 (best) to {len(rows)}.")
-    return Remake(recipe, rank, int(rows[rank]["seed"]), str(rows[rank]["pixels"]))
+    return Remake(recipe, rank, int(rows[rank]["seed"]), str(rows[rank]["pixels"]), nfe)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -64,13 +64,16 @@ class Recipe:
         steps: Denoising steps K.
         call: Further arguments of the pipeline's call (guidance_scale, height, …).
         search: Name of the search.
-        n: Candidates asked for.
+        n: Candidates that it started.
         seed: Seed of the run.
         batch_invariant: Whether a candidate's numbers are independent of its company, bit for bit.
         lora: LoRA weights on top of the model, if any.
         dtype: Number format of the weights.
         device: Where the run took place.
         versions: Versions of the libraries that took part.
+        options: What was set of the search.
+        budget: Limits of the run: nfe, rewards, decodes or seconds.
+        references: Papers of the search, such as "arXiv:2501.09732".
     """
 
     prompt: str
@@ -91,6 +94,9 @@ class Recipe:
     device: str
     versions: dict[str, str] = field(default_factory=dict)
     scheduler_config: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    budget: dict[str, float] = field(default_factory=dict)
+    references: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 from bon_search.errors import BudgetExceeded
+from bon_search.ledger import Cost
 from bon_search.result import Candidate, SearchResult, ranked
+from bon_search.search import Scored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,15 +19,15 @@ if TYPE_CHECKING:
     from bon_search.critic import PictureCritic
     from bon_search.ledger import Ledger
     from bon_search.result import Recipe
-    from bon_search.search import Scored
     from pipelines import Particles
 
 
 class Run:
     """One search under way: iterate over it for finished candidates, read `result` at any time.
 
-    A used-up budget ends the iteration quietly. If the reward fails on finished pictures, these are given out
-    before the error goes on, without a score (NaN) where it gave none, so that nothing made is lost.
+    A budget that refuses the search its next move ends it quietly: what is left of it finishes as many as it can of the
+    best particles at hand. If the reward fails on finished pictures, these are given out before the error goes on,
+    without a score (NaN) where it gave none, so that nothing made is lost.
 
     Args:
         search: Yields populations; those at step `recipe.steps` are finished.
@@ -33,8 +35,12 @@ class Run:
         ledger: Where both enter what they spend.
         recipe: How the run can be repeated.
         evaluations_per_nfe: Asked at the end for the network evaluations that one NFE took (2 under guidance).
+        planned: What the search will spend, or spend at most.
 
     Attributes:
+        recipe: As given.
+        planned: As given.
+        only: Set to a seed to be given the candidate of that seed alone.
         on_nfe: Called with the number of NFE just done; set it to the `update` of a progress bar.
     """
 
@@ -45,20 +51,24 @@ class Run:
         ledger: Ledger,
         recipe: Recipe,
         evaluations_per_nfe: Callable[[], float] = lambda: 1.0,
+        planned: Cost | None = None,
     ) -> None:
         self.recipe = recipe
+        self.planned = planned or Cost.at_most()
+        self.only: int | None = None
         self.on_nfe: Callable[[int], object] = lambda nfe: None
         self._ledger = ledger
         self._evaluations_per_nfe = evaluations_per_nfe
         self._search = search
         self._critic = critic
         self._finished: list[Candidate] = []
-        self._shown: Particles | None = None
+        self._shown: Scored | None = None
 
     def __iter__(self) -> Iterator[Candidate]:
         for candidate in self._candidates():
-            self._finished.append(candidate)
-            yield candidate
+            if self.only in (None, candidate.seed):
+                self._finished.append(candidate)
+                yield candidate
 
     @property
     def result(self) -> SearchResult:
@@ -67,23 +77,52 @@ class Run:
 
     def _candidates(self) -> Iterator[Candidate]:
         try:
-            for scored in self._search:
-                self._shown = scored.particles
-                if self._shown.step == self.recipe.steps:
-                    images = self._critic.images(self._shown)
-                    yield from _pair(self._shown, images, scored.scores.tolist())
+            for scored in self._looks():
+                self._shown = scored
+                if scored.particles.step == self.recipe.steps:
+                    yield from self._given(scored)
         except BudgetExceeded:
             yield from self._unscored()
         except (Exception, KeyboardInterrupt):
             yield from self._unscored()
             raise
 
+    def _looks(self) -> Iterator[Scored]:
+        """The search, and what becomes of the rest of a budget that ends it."""
+        try:
+            yield from self._search
+        except BudgetExceeded as refused:
+            if refused.particles is None:
+                raise
+            yield from self._rest(refused.particles)
+
+    def _given(self, scored: Scored) -> Iterator[Candidate]:
+        return _pair(scored.particles, self._critic.images(scored.particles), scored.scores.tolist())
+
     def _unscored(self) -> Iterator[Candidate]:
         """Finished pictures on which the reward failed, with the scores that it gave to some of them."""
         last, scores = self._critic.last_look, self._critic.last_scores
-        if last is not None and last[0] is not self._shown and last[0].step == self.recipe.steps:
+        shown = self._shown.particles if self._shown else None
+        if last is not None and last[0] is not shown and last[0].step == self.recipe.steps:
             given = [math.nan] * len(last[0]) if scores is None else scores.tolist()
             yield from _pair(last[0], last[1], [score if math.isfinite(score) else math.nan for score in given])
+
+    def _rest(self, refused: Particles) -> Iterator[Scored]:
+        """Finish, of the particles whose move was refused, the best that the rest of the budget pays for."""
+        self._ledger.kept_back = Cost()
+        particles = _at_hand(refused, self._shown, self.recipe.steps)
+        affordable = self._ledger.affords(Cost(nfe=self.recipe.steps - particles.step, decodes=1, rewards=1))
+        if affordable != 0:
+            finished = self._critic.sampler.advance(particles[:affordable], to=self.recipe.steps)
+            yield Scored(finished, self._critic(finished))
+
+
+def _at_hand(refused: Particles, shown: Scored | None, steps: int) -> Particles:
+    """Whom to finish: those of the last look, best first, unless the refused ones are further on."""
+    if shown is None or not refused.step <= shown.particles.step < steps:
+        return refused
+    scores = shown.scores.tolist()
+    return shown.particles[sorted(range(len(scores)), key=lambda k: -scores[k])]
 
 
 def _pair(particles: Particles, images: Tensor, scores: list[float]) -> Iterator[Candidate]:

@@ -69,8 +69,28 @@ def test_several_prompts_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_dry_run_says_the_cost_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     assert main(["--dry-run", "--n", "16", "--steps", "20", "--reward", "shapes", "--out", str(out), PROMPT]) == 0
-    assert "16 candidates × 20 steps = 320 NFE, 16 decodes, 16 reward calls" in capsys.readouterr().out
+    assert "best_of_n with n = 16 and 20 steps, at most 320 NFE, 16 decodes, 16 reward calls" in capsys.readouterr().out
     assert not out.exists()
+
+
+def test_a_search_a_budget_and_a_score_to_stop_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pruned, timed, until = (tmp_path / name for name in ("pruned", "timed", "until"))
+    assert main(["--search", "halving", "--budget-nfe", "50", *FAST, "--out", str(pruned), PROMPT]) == 0
+    data = result_of(pruned / "best.png")
+    assert data["recipe"]["search"] == "halving"
+    assert data["cost"]["nfe"] <= 50
+    assert len(data["candidates"]) < data["recipe"]["n"]
+    assert main(["--budget-seconds", "1.5", *FAST, "--out", str(timed), PROMPT]) == 0
+    data = result_of(timed / "best.png")
+    assert data["recipe"]["budget"] == {"seconds": 1.5}
+    assert [row["seed"] for row in data["candidates"]]
+    assert main(["--until", "0", "--batch-size", "2", *FAST, "--out", str(until), PROMPT]) == 0
+    assert len(result_of(until / "best.png")["candidates"]) == 2
+    capsys.readouterr()
+    assert main(["--list-searches"]) == 0
+    assert "best_of_n" in capsys.readouterr().out
+    assert main(["--cite"]) == 0
+    assert "2501.09732" in capsys.readouterr().out
 
 
 def test_the_winner_is_the_same_to_the_pixel_at_any_batch_size(
@@ -134,6 +154,13 @@ def test_any_candidate_is_made_again_alone(tmp_path: Path, capsys: pytest.Captur
         (["--reward", "os:path", PROMPT], r"os:path.*module"),
         (["--scheduler", "VQDiffusionScheduler", "--reward", "shapes", PROMPT], r"VQDiffusion.*euler"),
         (["--unheard-of", PROMPT], r"unheard-of.*--help"),
+        (["--search", "halvig", PROMPT], r"halvig.*did you mean 'halving'"),
+        (["--search", "halving", "-o", "shedule=x.json", PROMPT], r"shedule.*did you mean 'schedule'"),
+        (["-o", "until=3", PROMPT], r"best_of_n has no option 'until'"),
+        (["--search", "halving", "--until", "3", PROMPT], r"leave --search or --until away"),
+        (["--budget-nfe", "1", "--reward", "shapes", PROMPT], r"does not pay for"),
+        (["--budget-seconds", "0", PROMPT], r"'0' is not above 0"),
+        (["--from", "nowhere.json", "--search", "halving"], r"leave --search"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bon_search.ledger import Cost
 from bon_search.search import Critic, Scored, seeds
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pipelines import Sampler
 
 __references__ = ("arXiv:2501.09732",)
+__cost__ = "n·K NFE, n scores"
 
 
 def best_of_n(
@@ -27,3 +29,8 @@ def best_of_n(
     for start in range(0, n, width):
         particles = sampler.advance(sampler.init(wanted[start : start + width]), to=sampler.steps)
         yield Scored(particles, critic(particles))
+
+
+def cost(n: int, steps: int) -> Cost:
+    """What `best_of_n` spends, exactly."""
+    return Cost(nfe=n * steps, rewards=n, decodes=n)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pipelines.sampler import Sampler
 
 __references__ = ("arXiv:2511.22242",)
+__cost__ = "n·K NFE less what the ended ones save, a score at each look and at the end"
 
 
 def halving(

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING
 
 from bon_search.errors import SearchError
 from bon_search.search import Critic, Scored, seeds
-from bon_search.searches.best_of_n import best_of_n
+from bon_search.searches.best_of_n import best_of_n, cost
 
 if TYPE_CHECKING:
     from pipelines.sampler import Sampler
 
 __references__ = ("Rényi, On the theory of order statistics, 1953",)
+__cost__ = "at most n·K NFE, n scores"
+__all__ = ["best_of_n_until", "cost", "expected_gain"]
 
 FEWEST = 3  # scores before which nothing can be expected of the next
 CROWD = 6  # scores from which on their spacings count

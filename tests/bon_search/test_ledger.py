@@ -66,3 +66,31 @@ def test_the_metered_sampler_counts_what_the_formula_says_and_changes_nothing() 
     metered.decode(metered.renoise(end, 2, seed=0))
     assert (ledger.spent.nfe, ledger.spent.decodes) == (3 * 4, 3)
     assert end.latents.equal(plain.advance(plain.init([3, 4, 5]), 4).latents)
+
+
+def test_what_is_kept_back_is_out_of_reach() -> None:
+    ledger = Ledger(Cost.at_most(nfe=10))
+    ledger.kept_back = Cost(nfe=4)
+    with pytest.raises(BudgetExceeded):
+        ledger.reserve(Cost(nfe=7))
+    ledger.reserve(Cost(nfe=6))
+
+
+def test_a_budget_affords_whole_moves() -> None:
+    ledger = Ledger(Cost.at_most(nfe=10, rewards=2))
+    assert ledger.affords(Cost(nfe=3)) == 3
+    assert ledger.affords(Cost(nfe=3, rewards=1)) == 2
+    assert ledger.affords(Cost(decodes=1)) is None
+
+
+def test_a_move_that_will_not_end_in_time_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("bon_search.ledger.time.perf_counter", lambda: now)
+    ledger = Ledger(Cost.at_most(seconds=10))
+    ledger.reserve(Cost(nfe=6))  # nothing is known yet
+    now = 6.0
+    ledger.reserve(Cost(nfe=4))
+    now = 9.0
+    assert ledger.affords(Cost(nfe=1)) == 1  # 0.9 seconds an NFE
+    with pytest.raises(BudgetExceeded, match="seconds"):
+        ledger.reserve(Cost(nfe=2))

@@ -59,11 +59,16 @@ def test_a_stock_pipeline_can_be_wrapped(pipe: BestOfNPipeline, result: SearchRe
 
 def test_a_budget_is_kept(pipe: BestOfNPipeline) -> None:
     out = pipe(PROMPT, n=16, steps=STEPS, budget=Cost.at_most(nfe=5 * STEPS))
-    assert len(out.candidates) == 3  # the second batch of three would overshoot
-    assert out.cost.nfe == 3 * STEPS
-    nothing = pipe(PROMPT, n=16, steps=STEPS, budget=Cost.at_most(nfe=1))
-    with pytest.raises(SearchError, match="allow it more"):
-        _ = nothing.best
+    assert len(out.candidates) == 5  # the second batch is smaller
+    assert (out.cost.nfe, out.recipe.n) == (5 * STEPS, 5)
+    with pytest.raises(SearchError, match="does not pay for"):
+        pipe(PROMPT, n=16, steps=STEPS, budget=Cost.at_most(nfe=1))
+
+
+def test_a_search_by_name_with_an_option(pipe: BestOfNPipeline) -> None:
+    out = pipe(PROMPT, n=2, steps=STEPS, search="best_of_n_until", options={"until": -1e9})
+    assert len(out.candidates) == 2  # all that came with the first batch
+    assert (out.recipe.search, out.recipe.options) == ("best_of_n_until", {"until": -1e9})
 
 
 def test_in_one_call() -> None:

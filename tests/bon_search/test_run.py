@@ -1,16 +1,19 @@
 """A run gives out candidates as they are finished, and loses none when something fails."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
 from bon_search.critic import PictureCritic
-from bon_search.ledger import Cost, Ledger
+from bon_search.ledger import Cost, Ledger, MeteredSampler
 from bon_search.result import Candidate, ranked
 from bon_search.run import Run, to_pil
+from bon_search.search import Scored
 from bon_search.searches.best_of_n import best_of_n
+from bon_search.searches.halving import halving
 from pipelines import Particles
 from rewards.errors import RewardError
 from tests.bon_search.toy import STEPS, Brightness, recipe, standard_normal, toy_run
@@ -31,6 +34,40 @@ def test_a_budget_ends_the_run_with_what_is_finished() -> None:
     run = toy_run(6, batch_size=2, budget=Cost.at_most(nfe=4 * STEPS + 1))
     assert [candidate.seed for candidate in run] == [0, 1, 2, 3]
     assert run.result.cost.nfe == 4 * STEPS
+
+
+def test_the_rest_of_a_budget_makes_part_of_a_batch() -> None:
+    run = toy_run(16, batch_size=8, budget=Cost.at_most(nfe=13 * STEPS + 1))
+    assert [candidate.seed for candidate in run] == list(range(13))
+    assert run.result.cost.nfe == 13 * STEPS
+
+
+@pytest.mark.parametrize("nfe", range(STEPS, 16 * STEPS, 3))
+def test_a_pruned_search_that_is_cut_short_finishes_the_best_at_hand(nfe: int) -> None:
+    ledger = Ledger(Cost.at_most(nfe=nfe))
+    sampler = MeteredSampler(standard_normal(), ledger)
+    critic = PictureCritic(sampler, Brightness(), "a point", ledger)
+    looks: list[Scored] = []
+
+    def seen() -> Iterator[Scored]:
+        for look in halving(sampler, critic, n=16):
+            looks.append(look)
+            yield look
+
+    run = Run(seen(), critic, ledger, recipe(16))
+    finished = list(run)
+    assert finished  # whatever one candidate costs, something is made of it
+    assert ledger.spent.nfe <= nfe
+    if looks and looks[-1].particles.step < STEPS:
+        favourite = looks[-1].particles.streams[int(looks[-1].scores.argmax())]
+        assert favourite in [candidate.seed for candidate in finished]
+
+
+def test_only_the_candidate_asked_for_is_given_out() -> None:
+    run = toy_run(6, batch_size=4)
+    run.only = 3
+    assert [candidate.seed for candidate in run] == [3]
+    assert [candidate.seed for candidate in run.result.candidates] == [3]
 
 
 def test_pictures_on_which_the_reward_failed_are_kept_without_a_score() -> None:

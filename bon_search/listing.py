@@ -1,0 +1,36 @@
+"""What can be asked of the table of searches: one line for each, and BibTeX for the papers behind one."""
+
+from __future__ import annotations
+
+from bon_search.references import PAPERS
+from bon_search.table import load_search, search_names
+
+
+def listing() -> str:
+    """All searches: name, what it does, what it costs, papers, options with their defaults."""
+    return "\n\n".join(_described(name) for name in search_names())
+
+
+def bibtex(search: str) -> str:
+    """The papers of a search as BibTeX.
+
+    Raises:
+        SearchError: No such search.
+    """
+    return "\n\n".join(_entry(reference) for reference in load_search(search).references)
+
+
+def _described(name: str) -> str:
+    entry = load_search(name)
+    options = "  ".join(f"{option}={parameter.default}" for option, parameter in entry.options.items())
+    lines = [entry.summary, f"cost: {entry.formula}", f"papers: {', '.join(entry.references)}"]
+    return "\n    ".join([name, *lines, *([f"-o {options}"] if options else [])])
+
+
+def _entry(reference: str) -> str:
+    paper = PAPERS.get(reference)
+    if paper is None:
+        return f"% {reference}"
+    fields = {"title": f"{{{paper.title}}}", "author": paper.authors, "year": str(paper.year), "note": reference}
+    body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())
+    return f"@misc{{{paper.key},\n{body}\n}}"
