@@ -61,7 +61,7 @@ def test_it_reaches_the_optimum_to_which_a_fixed_distance_does_not_come() -> Non
 
 
 def test_a_round_has_the_expected_maximum_of_its_law() -> None:
-    """From a pivot r ~ N(0, 1), the best of it and of 4 neighbours is max(r, max sqrt(1 − s²)·r + s·z), by quadrature."""
+    """From a pivot r ~ N(0, 1), the best after 4 neighbours is max(r, sqrt(1 − s²)·r + s·z), by quadrature."""
     runs, size = 500, 0.6
     r, z = (torch.linspace(-7, 7, 1401, dtype=torch.float64) for _ in range(2))
     below = torch.special.ndtr((z[None] - math.sqrt(1 - size**2) * r[:, None]) / size) ** 4 * (z[None] >= r[:, None])
