@@ -17,6 +17,14 @@ class Sampler(Protocol):
     steps: int
     """K, the number of steps from noise (0) to clean (K)."""
 
+    @property
+    def stochastic(self) -> bool:
+        """Whether copies of a particle with different streams part on the way: some step draws noise.
+
+        The samplers here also have `stochastic_steps`, a range: copies made at step k part if k < its stop.
+        """
+        ...
+
     def init(self, seeds: Sequence[int]) -> Particles:
         """Pure noise at step 0, one particle per seed; costs no network evaluation."""
         ...
@@ -31,4 +39,12 @@ class Sampler(Protocol):
 
     def decode(self, particles: Particles) -> Images:
         """Pictures of x0 if unfinished (a preview), of the latents if clean."""
+        ...
+
+
+class DifferentiableSampler(Sampler, Protocol):
+    """A sampler through whose moves gradients can flow, as gradient searches need."""
+
+    def with_grad(self) -> Sampler:
+        """The same sampler, whose `advance` and `decode` let gradients flow from pictures back to latents."""
         ...

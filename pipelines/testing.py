@@ -12,7 +12,7 @@ def check_sampler(sampler: Sampler, seeds: Sequence[int] = (0, 1, 2), *, toleran
     """Run the invariants that searches rely on.
 
     Seeds decide the noise; a split run equals an unsplit one; the order and the company of particles do not matter;
-    pictures are in range; renoised particles can go on.
+    copies with new streams part exactly if the sampler says so; pictures are in range; renoised particles can go on.
 
     Args:
         sampler: with at least two steps.
@@ -32,6 +32,9 @@ def check_sampler(sampler: Sampler, seeds: Sequence[int] = (0, 1, 2), *, toleran
     permuted = sampler.advance(half[order], k)
     assert _apart(permuted, whole[order]) <= tolerance, "the order of particles must not matter"
     assert _apart(sampler.advance(half[[1]], k), whole[[1]]) <= max(tolerance, 1e-3), "company must not matter"
+    first, second = sampler.advance(start.fork([0, 0]), k).latents
+    parted = bool((first - second).abs().max() > max(tolerance, 1e-3))
+    assert parted == sampler.stochastic, "copies must part exactly if the sampler says that it is stochastic"
     for particles in (half, whole):
         images = sampler.decode(particles)
         assert images.dtype == torch.float32, "pictures must be float32"

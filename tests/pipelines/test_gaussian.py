@@ -245,7 +245,7 @@ def test_requests_that_make_no_sense_are_refused_with_a_sentence() -> None:
         sampler.renoise(middle, to=3, seed=0)
     with pytest.raises(PipelineError, match="at least 1, but got 0"):
         GaussianMixtureSampler(MEANS, SCALES, WEIGHTS, 0)
-    with pytest.raises(PipelineError, match="eta of ddim must be between 0 .* but is 1.5"):
+    with pytest.raises(PipelineError, match=r"eta of ddim must be between 0 .* but is 1\.5"):
         GaussianMixtureSampler(MEANS, SCALES, WEIGHTS, 2, eta=1.5)
     with pytest.raises(PipelineError, match="as many positive scales"):
         GaussianMixtureSampler(MEANS, [0.1, 0.2], WEIGHTS, 2)
