@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bon_search.arguments import INTERRUPTED, Parser, above_zero, finite, natural, positive
+from bon_search.arguments import INTERRUPTED, Parser, above_zero, finite, natural, positive, share
 from bon_search.errors import SearchError, is_users
 from bon_search.files import RunFolder, as_json
 
@@ -55,6 +55,7 @@ def parser() -> Parser:
     how.add_argument("--scheduler", metavar="NAME", help="another scheduler, for example euler or dpm++")
     how.add_argument("--steps", type=positive, help="denoising steps (default: the model's)")
     how.add_argument("--guidance", type=finite, metavar="SCALE", help="guidance scale (default: the model's)")
+    how.add_argument("--eta", type=share, metavar="ETA", help="fresh noise in each step, 0 to 1 (default: 0)")
     how.add_argument("--negative-prompt", metavar="TEXT", help="what it should not show")
     how.add_argument("--height", type=positive, metavar="PIXELS", help="height of the picture (default: the model's)")
     how.add_argument("--width", type=positive, metavar="PIXELS", help="width of the picture (default: the model's)")
@@ -206,6 +207,7 @@ def _start(
     call: dict[str, Any] = dict(remake.recipe.call) if remake else {}
     given = {
         "guidance_scale": arguments.guidance,
+        "eta": arguments.eta,
         "height": arguments.height,
         "width": arguments.width,
         "negative_prompt": arguments.negative_prompt,

@@ -116,10 +116,32 @@ class MeteredSampler:
 
     def __init__(self, sampler: Sampler, ledger: Ledger) -> None:
         self.steps = sampler.steps
-        self.stochastic = getattr(sampler, "stochastic", True)
         self._sampler = sampler
         self._ledger = ledger
         self._finished = False
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether copies of a particle part on the way."""
+        return self._sampler.stochastic
+
+    @property
+    def stochastic_steps(self) -> range:
+        """The steps at which they may part."""
+        return self._sampler.stochastic_steps
+
+    def with_grad(self) -> MeteredSampler:
+        """The same, whose moves let gradients flow; in the same ledger.
+
+        Raises:
+            SearchError: The sampler cannot.
+        """
+        with_grad = getattr(self._sampler, "with_grad", None)
+        if with_grad is None:
+            raise SearchError(
+                f"{type(self._sampler).__name__} lets no gradient through, which this search needs; use one without."
+            )
+        return MeteredSampler(with_grad(), self._ledger)
 
     def init(self, seeds: Sequence[int]) -> Particles:
         """Pure noise for each seed, at step 0; free."""

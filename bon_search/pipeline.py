@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipelines import DiffusersSampler
     from rewards import Reward
 
+ETA = 1.0  # fresh noise for searches that copy particles, on a solver that draws none: DDPM's
 BATCH = 8  # candidates in one model call, unless told otherwise; halves itself when memory runs out
 
 
@@ -107,7 +108,8 @@ class BestOfNPipeline:
             search: Name in the table of searches (`generate-best --list-searches`).
             options: Options of the search.
             budget: Limit that is never overshot (`Cost.at_most`); what is finished by then is ranked.
-            **call: Further arguments of the pipeline's own call (guidance_scale, height, width, negative_prompt, …).
+            **call: Further arguments of the pipeline's own call (guidance_scale, height, negative_prompt, …), and `eta`
+                for fresh noise in each step; searches that copy particles set it to 1 if nobody else does.
 
         Raises:
             SearchError: n or seed is out of range, or the search, an option of it or the budget makes no sense.
@@ -139,6 +141,9 @@ class BestOfNPipeline:
         steps, arguments = self._arguments(steps, call)
         plan = make_plan(search, n=n, seed=seed, steps=steps, options=options or {}, budget=budget)
         sampler = self._sampler(prompt, steps, arguments)
+        if plan.entry.branches and "eta" not in arguments and not sampler.stochastic:
+            arguments["eta"] = ETA
+            sampler = self._sampler(prompt, steps, arguments)
         sampler.on_nfe = lambda nfe: run.on_nfe(nfe)
         ledger = Ledger(plan.budget)
         metered = MeteredSampler(sampler, ledger)

@@ -5,6 +5,7 @@ A search is a function of one module, which is imported only when it is asked fo
     cost(n, steps, **options) -> Cost     what n candidates of K steps cost, or cost at most
     __cost__                              the same as a formula for people
     __references__                        the papers, such as "arXiv:2501.09732"
+    __branches__ = True                   if it copies particles on the way, which only fresh noise parts
 
 or, if it holds several searches, `<name>_cost` where they differ. Another package adds one with an entry point:
 
@@ -79,6 +80,11 @@ class Entry:
     def references(self) -> tuple[str, ...]:
         """Its papers."""
         return tuple(getattr(self.module, "__references__", ()))
+
+    @property
+    def branches(self) -> bool:
+        """Whether it copies particles, which only fresh noise parts (`__branches__`)."""
+        return bool(getattr(self.module, "__branches__", False))
 
     @cached_property
     def options(self) -> Mapping[str, inspect.Parameter]:
