@@ -24,6 +24,7 @@ from rewards.errors import CheckpointError
 from rewards.llava.head import EPS, Linear, SkipCA
 from rewards.llava.images import ImageSettings
 
+EMBEDDED = Path(__file__).parent / "embedded"
 HEAD_FILE = "reward_head.safetensors"
 SETTINGS_FILE = "reward.json"
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rewards.llava.checkpoint import SETTINGS_FILE, read_settings
-from rewards.llava.families import resolve
+from rewards.llava.checkpoint import EMBEDDED, SETTINGS_FILE, read_settings
+from rewards.llava.hub import REPOSITORY, locate
 from rewards.llava.official import Official, read_official, still_initial
 from rewards.llava.weights import read_json
 
@@ -54,13 +54,17 @@ class Description:
         return "\n".join(f"{name + ':':<16}{fact}" for name, fact in facts.items())
 
 
-def describe(checkpoint: str | Path) -> Description:
-    """What lies in a folder or a hub repository, in the published or the embedded layout.
+def describe(checkpoint: str | Path, repository: str | Path = REPOSITORY) -> Description:
+    """What a checkpoint is, in the published or the embedded layout.
+
+    Args:
+        checkpoint: "llava-reward" for the embedded one, or what `hub.locate` takes.
+        repository: where "llava-reward:alignment" is looked up; as for `hub.find_checkpoint`.
 
     Raises:
-        CheckpointError: neither, or damaged.
+        CheckpointError: there is none, or it is damaged or incomplete.
     """
-    folder = resolve(checkpoint)
+    folder = EMBEDDED if str(checkpoint) == "llava-reward" else locate(checkpoint, repository)
     if (folder / SETTINGS_FILE).is_file():
         settings = read_settings(folder)
         head = "Bradley-Terry, 1 output"

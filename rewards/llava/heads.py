@@ -77,15 +77,15 @@ def check_head(state: Mapping[str, Tensor], where: Path | str = "the head") -> N
     """Raise `CheckpointError` unless `state` holds all parameters of a head, of matching shapes, all finite."""
     last = state.get("value_head.weight")
     if last is None or last.ndim != 2:
-        found = sorted(state) if last is None else f"'value_head.weight' of shape {tuple(last.shape)}"
+        found = ", ".join(sorted(state)) if last is None else f"'value_head.weight' of shape {tuple(last.shape)}"
         raise CheckpointError(f"The weights in {where} hold {found}; expected 'value_head.weight' (d, H).")
     width = last.shape[1]
     square = {f"{name}.weight": (width, width) for name in ("W_q", "W_k", "W_v")}
     skipca = {**square, "ca_layernorm.weight": (width,)} if state.keys() & square.keys() else {}
     for name, shape in {"value_head.weight": tuple(last.shape), **skipca}.items():
         if name not in state or state[name].shape != shape:
-            found = tuple(state[name].shape) if name in state else "nothing"
-            raise CheckpointError(f"The head's {name!r} in {where} is {found}; expected shape {shape}.")
+            there = tuple(state[name].shape) if name in state else "nothing"
+            raise CheckpointError(f"The head's {name!r} in {where} is {there}; expected shape {shape}.")
         usable(state[name], name, where)
 
 

@@ -1,4 +1,4 @@
-"""Which folder of a repository holds the checkpoint for a perspective: alignment, fidelity, safety, overall.
+"""Where a checkpoint lies: a folder, or that of a repository for one perspective: alignment, fidelity, safety, overall.
 
 The published repository has one folder for each perspective and backbone; how they are called is read from its list of
 files, not assumed.
@@ -17,9 +17,40 @@ _SAME = (  # words that the paper, its code and its folders use for one thing
     ("fidelity", "artifact", "artifacts", "quality"),
     ("safety", "safe", "unsafe", "unsafebench"),
     ("overall", "ranking", "rank", "general", "steering"),
-    ("phi", "phi3", "phi3v"),
-    ("qwen", "qwen2", "qwen25", "qwen2.5"),
+    ("phi", "phi3", "phi3v", "phi35", "phi3.5", "phi35v", "phi3.5v"),
+    ("qwen", "qwen2", "qwen25", "qwen2.5", "qwen25vl", "qwen2.5vl", "qwenvl"),
 )
+_PREFIX = "llava-reward:"
+
+
+def locate(checkpoint: str | Path, repository: str | Path = REPOSITORY) -> Path:
+    """The folder of a checkpoint, downloaded if need be.
+
+    Args:
+        checkpoint: that folder, or one with a single checkpoint below it; "llava-reward:alignment", or other words for
+            `find_checkpoint`; on the hub "owner/name", or a folder in it, "owner/name/folder".
+        repository: where such words are looked up; as for `find_checkpoint`.
+
+    Raises:
+        CheckpointError: there is no such folder or name, or several checkpoints may be meant.
+    """
+    if Path(checkpoint).is_dir():
+        below = [] if any((Path(checkpoint) / name).exists() for name in _SIGNS) else checkpoint_folders(checkpoint)
+        return find_checkpoint("", checkpoint) if below else Path(checkpoint)
+    name = str(checkpoint)
+    if name.startswith(_PREFIX):
+        return find_checkpoint(name.removeprefix(_PREFIX), repository)
+    return find_checkpoint("", name)
+
+
+_SIGNS = ("config.json", SETTINGS, "lora", "reward.json")
+
+
+def is_on_hub(checkpoint: str | Path | None) -> bool:
+    """Whether it is nothing on this machine, but a name that the hub may know: owner/name, or owner/name/folder."""
+    if not isinstance(checkpoint, str) or Path(checkpoint).exists():
+        return False
+    return bool(re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)+", checkpoint))
 
 
 def find_checkpoint(words: str, repository: str | Path = REPOSITORY) -> Path:
@@ -28,11 +59,19 @@ def find_checkpoint(words: str, repository: str | Path = REPOSITORY) -> Path:
     Args:
         words: for example "alignment", or "alignment-qwen" where several backbones are there; or the folder's path;
             nothing where there is only one, or a full fine-tune.
-        repository: name on the hub, or a folder with checkpoints below it.
+        repository: name on the hub, with a folder in it or without, or a folder with checkpoints below it.
 
     Raises:
         CheckpointError: none or several match; the message says what there is.
     """
+    if not Path(repository).is_dir():
+        if not is_on_hub(str(repository)):
+            raise CheckpointError(
+                f"There is no folder {str(repository)!r}; expected a checkpoint's folder, a name on the hub such as "
+                "'owner/name', or a perspective such as 'llava-reward:alignment'."
+            )
+        owner, name, *below = str(repository).split("/")
+        repository, words = f"{owner}/{name}", "/".join([*below, words]).strip("/")
     found = checkpoint_folders(repository)
     if not found and not words:  # a full fine-tune has no settings of its own
         return _local(repository, ".")
@@ -40,12 +79,13 @@ def find_checkpoint(words: str, repository: str | Path = REPOSITORY) -> Path:
     if len(chosen) == 1:
         return _local(repository, chosen[0])
     listed = ", ".join(chosen or found) or "no folder with reward_config.yaml"
-    if chosen:
-        raise CheckpointError(
-            f"{words!r} matches {len(chosen)} checkpoints in {str(repository)!r}: {listed}; add a word, as in "
-            "'llava-reward:alignment-phi', or give the folder's whole path behind the colon."
-        )
-    raise CheckpointError(f"{words!r} matches no checkpoint in {str(repository)!r}, which holds {listed}.")
+    if not chosen:
+        raise CheckpointError(f"{words!r} matches no checkpoint in {str(repository)!r}, which holds {listed}.")
+    said = f"{words!r} matches {len(chosen)} checkpoints in" if words else f"There are {len(chosen)} checkpoints in"
+    raise CheckpointError(
+        f"{said} {str(repository)!r}: {listed}; add a word, as in 'llava-reward:alignment-phi', or give the folder's "
+        "whole path behind the colon."
+    )
 
 
 def checkpoint_folders(repository: str | Path) -> list[str]:
@@ -64,9 +104,17 @@ def checkpoint_folders(repository: str | Path) -> list[str]:
 
 
 def matching(words: str, folders: Iterable[str]) -> list[str]:
-    """Those of `folders` whose paths have every word of `words`, whichever name for it they use."""
-    wanted = [_names(word) for word in _words(words)]
-    return [folder for folder in folders if wanted and all(names & set(_words(folder)) for names in wanted)]
+    """Those of `folders` whose paths have every word of `words`, whichever name for it they use.
+
+    Where no path has them as words of its own, parts of words count: "phi" in "PhiAlignment".
+    """
+    wanted, folders = [_names(word) for word in _words(words)], list(folders)
+    exact = [folder for folder in folders if wanted and all(names & set(_words(folder)) for names in wanted)]
+    return exact or [
+        folder
+        for folder in folders
+        if wanted and all(any(name in " ".join(_words(folder)) for name in names) for names in wanted)
+    ]
 
 
 def _words(path: str) -> list[str]:
@@ -106,6 +154,6 @@ def _local(repository: str | Path, folder: str) -> Path:
 
 def _unreachable(repository: str, error: Exception) -> CheckpointError:
     return CheckpointError(
-        f"The hub gave nothing of {repository!r} ({type(error).__name__}); check the name and the network, or download "
-        "it and pass its folder as checkpoint=."
+        f"There is no folder {repository!r}, and the hub gave nothing of that name ({type(error).__name__}); check the "
+        "name and the network, or download it and give its folder."
     )

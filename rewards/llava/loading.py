@@ -11,6 +11,7 @@ from rewards.llava.backbone import Backbone
 from rewards.llava.decoder import compile_layers, device_of
 from rewards.llava.families import Base, family_of, load_base, resolve
 from rewards.llava.heads import build_head
+from rewards.llava.hub import locate
 from rewards.llava.layouts import NUM_CROPS
 from rewards.llava.official import Official, apply, is_head, read_official, still_initial
 from rewards.llava.published import PublishedReward
@@ -41,11 +42,12 @@ def load_published(  # noqa: PLR0913  what a published checkpoint leaves open
     layer: int | None = None,
     batch_size: int = 16,
     compile: bool = False,
+    allow_empty: bool = False,
 ) -> PublishedReward:
     """The reward of a checkpoint in the published layout.
 
     Args:
-        checkpoint: its folder or hub name.
+        checkpoint: its folder or name; see `hub.locate`.
         base: folder or hub name of the base model; the published one of that family if None, or `checkpoint` itself
             after a full fine-tune.
         skipca: "masked" attends to the picture's tokens only, so that no score depends on its companions; "official"
@@ -62,14 +64,15 @@ def load_published(  # noqa: PLR0913  what a published checkpoint leaves open
         batch_size: pictures in one forward pass.
         compile: run the decoder layers through `torch.compile`, which takes its time at the first calls; its
             traces are tested for equal numbers, its code generation is not.
+        allow_empty: take prompts without a word.
 
     Raises:
         RewardError: an option that does not exist.
         CheckpointError: a damaged checkpoint, or another one's base model.
     """
-    _check_choice("skipca", skipca, (None, "masked", "official"))
+    check_skipca(skipca)
     _check_choice("pooling", pooling, ("eos", "mean"))
-    read = read_official(resolve(checkpoint))
+    read = read_official(locate(checkpoint))
     name = base_name(read, base)
     folder = resolve(name)
     check_family(read, folder)
@@ -78,12 +81,37 @@ def load_published(  # noqa: PLR0913  what a published checkpoint leaves open
     apply(read, loaded.backbone)
     if compile:
         compile_layers(loaded.backbone)
+    return build_reward(
+        read, loaded, base=name, skipca=skipca, pooling=pooling, layer=layer, batch_size=batch_size,
+        allow_empty=allow_empty,
+    )  # fmt: skip
+
+
+def build_reward(
+    read: Official,
+    loaded: Base,
+    *,
+    base: str | Path,
+    skipca: SkipCAMode | None = None,
+    pooling: Pooling = "eos",
+    layer: int | None = None,
+    batch_size: int = 16,
+    allow_empty: bool = False,
+) -> PublishedReward:
+    """The reward of a checkpoint on a backbone to which it is applied already; options as for `load_published`."""
     official = _is_official(read, skipca)
     scorer = build_scorer(
         read, loaded.backbone, loaded.inputs.pad_id, official=official, mean=pooling == "mean", layer=layer
     )
     one_by_one = official and skipca is None
-    return PublishedReward(read, scorer, loaded.inputs, batch_size=1 if one_by_one else batch_size, base=str(name))
+    return PublishedReward(
+        read,
+        scorer,
+        loaded.inputs,
+        batch_size=1 if one_by_one else batch_size,
+        base=str(base),
+        allow_empty=allow_empty,
+    )
 
 
 def build_scorer(
@@ -174,6 +202,11 @@ def warn_of_initial(read: Official, loaded: Base) -> None:
             UserWarning,
             stacklevel=4,
         )
+
+
+def check_skipca(skipca: str | None) -> None:
+    """Raise `RewardError` unless it is one of the two modes, or None."""
+    _check_choice("skipca", skipca, (None, "masked", "official"))
 
 
 def _check_choice(option: str, value: str | None, choices: tuple[str | None, ...]) -> None:

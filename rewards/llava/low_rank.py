@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from torch import Tensor
 
@@ -68,17 +68,17 @@ def _settings(path: Path) -> tuple[float, tuple[str, ...]]:
     if refused:
         raise CheckpointError(f"{path} sets {refused[0]}; expected plain LoRA, as LLaVA-Reward uses.")
     alpha, rank, targets = (config.get(name) for name in ("lora_alpha", "r", "target_modules"))
-    named = [targets] if isinstance(targets, str) else targets
-    if not (_is_number(alpha) and _is_number(rank) and rank > 0 and _is_names(named)):
+    named: Any = [targets] if isinstance(targets, str) else targets
+    if not (_is_positive(alpha) and _is_positive(rank) and _is_names(named)):
         raise CheckpointError(
-            f"{path} says lora_alpha {alpha!r}, r {rank!r} and target_modules {targets!r:.60}; expected two numbers "
-            "and a list of names: copy it again."
+            f"{path} says lora_alpha {alpha!r}, r {rank!r} and target_modules {targets!r:.60}; expected two positive "
+            "numbers and a list of names: copy it again."
         )
     return alpha / rank, tuple(named)
 
 
-def _is_number(value: Any) -> bool:  # noqa: ANN401  anything that JSON holds
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_positive(value: Any) -> TypeGuard[float]:  # noqa: ANN401  anything that JSON holds
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
 def _is_names(value: Any) -> bool:  # noqa: ANN401  anything that JSON holds

@@ -1,5 +1,6 @@
 """Several checkpoints over one base model: a picture is seen once, and judged from every perspective."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,12 +10,15 @@ from PIL import Image
 from torch import Tensor
 
 from rewards.base import ImagesLike, Scores
+from rewards.devices import device_of, dtype_of
 from rewards.errors import CheckpointError, RewardError
 from rewards.llava.adapters import Shared
 from rewards.llava.backbone import Inputs, Picture
-from rewards.llava.families import load_base, resolve
+from rewards.llava.decoder import compile_layers
+from rewards.llava.families import Base, load_base, resolve
+from rewards.llava.hub import locate
 from rewards.llava.layouts import NUM_CROPS
-from rewards.llava.loading import base_name, build_scorer, check_family, warn_of_initial
+from rewards.llava.loading import SkipCAMode, base_name, build_reward, check_family, check_skipca, warn_of_initial
 from rewards.llava.official import read_official
 from rewards.llava.pictures import as_pictures
 from rewards.llava.published import PublishedReward, check_prompts
@@ -49,7 +53,7 @@ class Perspectives:
         for name in names:
             self._known(name).check_company(prompts)
         pictures = as_pictures(images)
-        check_prompts(prompts, len(pictures))
+        check_prompts(prompts, len(pictures), allow_empty=True)  # whether they may be, each reward says
         outputs: dict[str, list[Tensor]] = {name: [] for name in names}
         for start in range(0, len(pictures), self._window):
             part = slice(start, start + self._window)
@@ -111,6 +115,12 @@ class CombinedPerspectives:
         self.name = "llava-reward:" + "+".join(self._names)
         self.absolute = all(perspectives.rewards[name].absolute for name in self._names)
 
+    @property
+    def revision(self) -> str:
+        """Content hash of the checkpoints, weights and limits, 12 hexadecimal digits."""
+        parts = {name: self._perspectives.rewards[name].revision for name in self._names}
+        return hashlib.sha256(repr((parts, self._weights, self._limits)).encode()).hexdigest()[:12]
+
     def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
         """Scores (N,) float32; a picture below a limit loses 10 000 and what it lacks."""
         columns = self._perspectives.columns(images, prompts, self._names)
@@ -155,47 +165,62 @@ class Remembering:
         self._known.clear()
 
 
-def load_perspectives(
+def load_perspectives(  # noqa: PLR0913  as many as for one checkpoint
     checkpoints: Mapping[str, str | Path],
     *,
     base: str | Path | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
+    skipca: SkipCAMode | None = None,
+    dtype: str | torch.dtype = "float32",
+    device: str | torch.device | None = None,
     device_map: DeviceMap | None = None,
     num_crops: int = NUM_CROPS,
     batch_size: int = 16,
+    compile: bool = False,
+    allow_empty: bool = False,
 ) -> Perspectives:
-    """Published checkpoints of one base model, which is loaded once; SkipCA is masked.
+    """Published checkpoints of one base model, which is loaded once.
 
     Args:
-        checkpoints: perspective → folder or hub name, for example {"alignment": …, "safety": …}.
+        checkpoints: perspective → folder or name, for example {"safety": "llava-reward:safety"}; see `hub.locate`.
         base: folder or hub name of the base model; the published one of that family if None.
+        skipca: "masked" or "official", as for `load_reward`.
         dtype: of the backbone; heads are float32.
-        device: where it runs.
+        device: where it runs; a GPU if there is one.
         device_map: which module goes where, instead of `device`.
         num_crops: for Phi, at most so many crops of a picture.
         batch_size: pictures in one forward pass.
+        compile: run the decoder layers through `torch.compile`; see `loading.load_published`.
+        allow_empty: take prompts without a word.
 
     Raises:
         CheckpointError: a damaged checkpoint, a full fine-tune, or another base model's.
     """
+    check_skipca(skipca)
     if not checkpoints:
         raise RewardError("Got no checkpoints; expected a name and a folder for each perspective.")
-    read = {name: read_official(resolve(folder)) for name, folder in checkpoints.items()}
+    read = {name: read_official(locate(folder)) for name, folder in checkpoints.items()}
     for name, checkpoint in read.items():
         if checkpoint.full:
             raise CheckpointError(
                 f"The checkpoint of {name!r} is a full fine-tune, which shares no base model; load it by itself."
             )
-    folder = resolve(base_name(next(iter(read.values())), base))
+    name_of_base = base_name(next(iter(read.values())), base)
+    folder = resolve(name_of_base)
     for checkpoint in read.values():
         check_family(checkpoint, folder)
-    loaded = load_base(folder, num_crops=num_crops, device=device, dtype=dtype, device_map=device_map)
+    loaded = load_base(
+        folder, num_crops=num_crops, device=device_of(device), dtype=dtype_of(dtype), device_map=device_map
+    )
     for checkpoint in read.values():
         warn_of_initial(checkpoint, loaded)
     shared, seeing = Shared(loaded.backbone, read), Remembering(loaded.inputs)
-    rewards = {}
-    for name, checkpoint in read.items():
-        scorer = build_scorer(checkpoint, shared.views[name], loaded.inputs.pad_id)
-        rewards[name] = PublishedReward(checkpoint, scorer, seeing, batch_size=batch_size, base=str(folder))
+    if compile:
+        compile_layers(loaded.backbone)
+    rewards = {
+        name: build_reward(
+            checkpoint, Base(shared.views[name], seeing), base=name_of_base, skipca=skipca, batch_size=batch_size,
+            allow_empty=allow_empty,
+        )
+        for name, checkpoint in read.items()
+    }  # fmt: skip
     return Perspectives(shared, rewards, seeing, 2 * batch_size)

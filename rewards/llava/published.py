@@ -38,18 +38,27 @@ class PublishedReward:
         inputs: prepares pictures and prompts for them.
         batch_size: pictures in one forward pass; halved where memory runs out.
         base: name of the base model, for records.
+        allow_empty: take prompts without a word, for data that has none; otherwise they are an error.
     """
 
     name = "llava-reward"
 
     def __init__(
-        self, checkpoint: Official, scorer: Scorer, inputs: Inputs, *, batch_size: int = 16, base: str = ""
+        self,
+        checkpoint: Official,
+        scorer: Scorer,
+        inputs: Inputs,
+        *,
+        batch_size: int = 16,
+        base: str = "",
+        allow_empty: bool = False,
     ) -> None:
         self.checkpoint = checkpoint
         self.scorer = scorer
         self.tau = checkpoint.settings.general_preference_tau
         self.absolute = scorer.head.value_head.out_features == 1
         self.base = base
+        self.allow_empty = allow_empty
         self._inputs = inputs
         self._batches = MicroBatches(scorer, batch_size, fixed=scorer.official)
 
@@ -85,7 +94,7 @@ class PublishedReward:
             RewardError: pictures or prompts that cannot be scored.
         """
         pictures = as_pictures(images)
-        check_prompts(prompts, len(pictures))
+        check_prompts(prompts, len(pictures), allow_empty=self.allow_empty)
         outputs = torch.cat([self._batches(rows) for rows in self._prepared(pictures, prompts)])
         broken = (~outputs.isfinite()).any(1).nonzero().flatten().tolist()
         if broken:
@@ -137,17 +146,22 @@ class PublishedReward:
                 yield [Row(picture, self._inputs.ids(prompt, picture)) for picture, prompt in seen]
 
 
-def check_prompts(prompts: Sequence[str], count: int) -> None:
-    """Raise `RewardError` unless there are `count` prompts with words in them."""
+def check_prompts(prompts: Sequence[str], count: int, *, allow_empty: bool = False) -> None:
+    """Raise `RewardError` unless there are `count` prompts of valid text, with words in them or `allow_empty`."""
     if isinstance(prompts, str):
         raise RewardError(f"Got one string as prompts; expected a sequence: write [{prompts!r}] * {count}.")
     if len(prompts) != count:
         raise RewardError(f"Got {count} images and {len(prompts)} prompts; expected one prompt for each image.")
     for number, prompt in enumerate(prompts):
-        if not isinstance(prompt, str) or not prompt.strip():
+        if not isinstance(prompt, str):
+            raise RewardError(f"Got a {type(prompt).__name__} as prompt of image {number}; expected a string.")
+        if not prompt.strip() and not allow_empty:
             raise RewardError(
-                f"Got the empty prompt {prompt!r} for image {number}; expected words that say what the picture shows."
+                f"Got the empty prompt {prompt!r} for image {number}; expected words that say what the picture shows, "
+                "or allow_empty=True for data without prompts."
             )
+        if any(0xD800 <= ord(character) < 0xE000 for character in prompt):
+            raise RewardError(f"The prompt {prompt!r} of image {number} is no valid text; expected whole characters.")
 
 
 def _check_company(prompts: Sequence[str]) -> None:

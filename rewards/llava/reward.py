@@ -9,8 +9,8 @@ from torch import Tensor
 from rewards.base import Images, ImagesLike, Scores, as_images, check_prompts, check_scores
 from rewards.devices import device_of, dtype_of
 from rewards.errors import RewardError
-from rewards.llava.checkpoint import SETTINGS_FILE, Checkpoint, load_checkpoint, revision
-from rewards.llava.hub import REPOSITORY, find_checkpoint
+from rewards.llava.checkpoint import EMBEDDED, SETTINGS_FILE, Checkpoint, load_checkpoint, revision
+from rewards.llava.hub import REPOSITORY, find_checkpoint, is_on_hub
 from rewards.llava.images import preprocess
 from rewards.llava.layouts import NUM_CROPS
 from rewards.llava.loading import Pooling, SkipCAMode, load_published
@@ -18,8 +18,6 @@ from rewards.llava.perspectives import load_perspectives
 from rewards.llava.prompts import encode
 from rewards.llava.published import PublishedReward
 from rewards.llava.weights import DeviceMap
-
-EMBEDDED = Path(__file__).parent / "embedded"
 
 
 class LlavaReward:
@@ -102,6 +100,7 @@ def load_llava_reward(  # noqa: PLR0913  one door to the embedded reward and to 
     layer: int | None = None,
     batch_size: int = 16,
     compile: bool = False,
+    allow_empty: bool = False,
     variant: str = "",
 ) -> LlavaReward | PublishedReward:
     """The LLaVA-Reward in a folder, or "llava-reward:alignment" from those that were published.
@@ -119,6 +118,7 @@ def load_llava_reward(  # noqa: PLR0913  one door to the embedded reward and to 
         pooling: "eos" or "mean".
         layer: which layer's output is read.
         compile: run the decoder layers through `torch.compile`.
+        allow_empty: take prompts without a word; otherwise they are an error.
         variant: what stands behind the colon: words that name one checkpoint of those below `checkpoint`, by default
             `hub.REPOSITORY`; see `hub.find_checkpoint`.
 
@@ -128,17 +128,18 @@ def load_llava_reward(  # noqa: PLR0913  one door to the embedded reward and to 
     number = dtype_of(dtype)
     embedded = checkpoint is None and not variant
     place = device_of("cpu" if embedded and device is None else device)
-    if variant or _is_on_hub(checkpoint):
+    if variant or is_on_hub(checkpoint):
         checkpoint = find_checkpoint(variant, checkpoint or REPOSITORY)
     if checkpoint is not None and _is_published(Path(checkpoint)):
         return load_published(
             checkpoint, base=base, skipca=skipca, dtype=number, device=place, device_map=device_map,
             num_crops=num_crops, pooling=pooling, layer=layer, batch_size=batch_size, compile=compile,
+            allow_empty=allow_empty,
         )  # fmt: skip
     given = {
         "base": base is not None, "skipca": skipca is not None, "device_map": device_map is not None,
         "layer": layer is not None, "num_crops": num_crops != NUM_CROPS, "pooling": pooling != "eos",
-        "compile": compile,
+        "compile": compile, "allow_empty": allow_empty,
     }  # fmt: skip
     for option in filter(given.get, given):
         raise RewardError(f"Got {option}, which only checkpoints in the published layout have; leave it out.")
@@ -151,10 +152,3 @@ def _is_published(folder: Path) -> bool:
     """Whether to look for the published layout there: in any model folder without our settings."""
     files = ("reward_config.yaml", "lora", "config.json")  # a full fine-tune has only the last
     return not (folder / SETTINGS_FILE).is_file() and any((folder / name).exists() for name in files)
-
-
-def _is_on_hub(checkpoint: str | Path | None) -> bool:
-    """Whether it is no folder, but a name that the hub may know."""
-    if not isinstance(checkpoint, str) or Path(checkpoint).exists():
-        return False
-    return checkpoint.count("/") == 1 and not checkpoint.startswith(("/", "."))

@@ -9,7 +9,7 @@ import torch
 
 from rewards import load_reward
 from rewards.base import Reward
-from rewards.llava.reward import EMBEDDED
+from rewards.llava.checkpoint import EMBEDDED
 from rewards.shapes.captions import RELATIONS, Requirement, Spec
 from rewards.shapes.render import render
 from rewards.shapes.scenes import random_spec, scene_for

@@ -22,9 +22,10 @@ def reward() -> Any:
     return load_phi("bt_ca")
 
 
-def load_phi(name: str) -> Any:
+def load_phi(name: str, **options: Any) -> Any:
+    folder = GOLDENS / "phi3v"
     return load_reward(
-        "llava-reward", checkpoint=GOLDENS / "phi3v" / name, base=GOLDENS / "phi3v/base", device="cpu", num_crops=1
+        "llava-reward", checkpoint=folder / name, base=folder / "base", device="cpu", num_crops=1, **options
     )
 
 
@@ -92,7 +93,9 @@ def test_a_window_of_pictures_is_no_border(reward: Any) -> None:
     torch.testing.assert_close(small(images, prompts), reward(images, prompts), rtol=1e-4, atol=3e-5)
 
 
-@pytest.mark.parametrize("prompts", [["a cat", ""], ["a cat", " \n"], ["a cat", None], ["a cat"], "a cat"])
+@pytest.mark.parametrize(
+    "prompts", [["a cat", ""], ["a cat", " \n"], ["a cat", None], ["a cat"], "a cat", ["a cat", "a \ud800 cat"]]
+)
 def test_prompts_that_are_refused(reward: Any, prompts: Any) -> None:
     with pytest.raises(RewardError, match="expected"):
         reward([picture("tiny")] * 2, prompts)
@@ -102,6 +105,16 @@ def test_prompts_that_are_refused(reward: Any, prompts: Any) -> None:
 def test_a_head_that_compares_gives_no_score_to_one_picture(prompts: list[str]) -> None:
     with pytest.raises(RewardError, match="only compares pictures of one prompt; give it two or more"):
         load_phi("gpm2")([picture("tiny")] * len(prompts), prompts)
+
+
+def test_empty_prompts_are_scored_where_they_are_allowed(reward: Any) -> None:
+    """As data without prompts is: the picture's slot, a line break, the end of sentence."""
+    allowing = load_phi("bt_ca", allow_empty=True)
+    images, prompts = [picture("tiny"), picture("wide"), picture("tiny")], ["", "a cat", " "]
+    scores = allowing(images, prompts)
+    torch.testing.assert_close(scores[1:2], reward(images[1:2], ["a cat"]), rtol=1e-4, atol=3e-5)
+    torch.testing.assert_close(scores[:1], allowing(images[:1], [""]), rtol=1e-4, atol=3e-5)
+    assert scores[0] != scores[2]  # nothing is stripped
 
 
 def test_heads_of_a_picture_alone_are_there() -> None:

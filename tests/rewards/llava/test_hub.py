@@ -8,7 +8,7 @@ import pytest
 
 from rewards import load_reward
 from rewards.errors import CheckpointError
-from rewards.llava.hub import REPOSITORY, checkpoint_folders, find_checkpoint, matching
+from rewards.llava.hub import REPOSITORY, checkpoint_folders, find_checkpoint, locate, matching
 from rewards.llava.official import SETTINGS
 from rewards.llava.published import PublishedReward
 from tests.rewards.llava.cases import GOLDENS
@@ -50,6 +50,49 @@ def test_a_reward_by_its_perspective(tree: Path) -> None:
     reward: Any = load_reward("llava-reward:safety", checkpoint=tree, base=GOLDENS / "phi3v/base", device="cpu")
     assert isinstance(reward, PublishedReward)
     assert reward.checkpoint.folder == tree / FOLDERS[3]
+
+
+@pytest.mark.parametrize(
+    ("words", "folders", "expected"),
+    [
+        ("alignment-phi", ["PhiAlignment", "QwenAlignment"], ["PhiAlignment"]),
+        ("safety-phi", ["phi35_safety", "qwen2.5vl_safety"], ["phi35_safety"]),
+        ("phi", ["phi/a", "philosophy/b"], ["phi/a"]),
+        ("alignment", ["safety/phi"], []),
+    ],
+)
+def test_words_in_other_spellings(words: str, folders: list[str], expected: list[str]) -> None:
+    assert matching(words, folders) == expected
+
+
+def test_where_a_checkpoint_lies(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder, one with a single checkpoint below it, a perspective, and a path on the hub."""
+    import huggingface_hub
+
+    assert locate(tree / FOLDERS[0]) == tree / FOLDERS[0]
+    assert locate((tree / FOLDERS[3]).parent) == tree / FOLDERS[3]
+    assert locate("llava-reward:safety", tree) == tree / FOLDERS[3]
+    with pytest.raises(CheckpointError, match="There are 4 checkpoints in"):
+        locate(tree)
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda name: [f"{folder}/{SETTINGS}" for folder in FOLDERS])
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, allow_patterns: str(tree))
+    assert locate("llava-reward:safety") == tree / FOLDERS[3]
+    assert locate(f"some/rewards/{FOLDERS[1]}") == tree / FOLDERS[1]
+    reward: Any = load_reward(
+        "llava-reward", checkpoint=f"some/rewards/{FOLDERS[3]}", base=GOLDENS / "phi3v/base", device="cpu"
+    )
+    assert reward.checkpoint.folder == tree / FOLDERS[3]
+    (tmp_path / "empty").mkdir()
+    assert locate(tmp_path / "empty") == tmp_path / "empty"  # empty: what is missing, the reader says
+
+
+@pytest.mark.parametrize("name", ["nowhere", "/no/such/folder", "./here", "llava-reward", "~/models/mine"])
+def test_names_that_mean_nothing(name: str) -> None:
+    message = f"There is no folder '{name}'; expected a checkpoint's folder, a name"
+    with pytest.raises(CheckpointError, match=message):
+        locate(name)
+    with pytest.raises(CheckpointError, match=message):
+        find_checkpoint("safety", name)
 
 
 def test_a_folder_by_its_path(tree: Path) -> None:
@@ -95,7 +138,7 @@ def test_a_name_on_the_hub_without_a_word(tree: Path, monkeypatch: pytest.Monkey
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda name: [f"{folder}/{SETTINGS}" for folder in FOLDERS])
-    with pytest.raises(CheckpointError, match="'' matches 4 checkpoints in 'some/rewards'"):
+    with pytest.raises(CheckpointError, match="There are 4 checkpoints in 'some/rewards'"):
         load_reward("llava-reward", checkpoint="some/rewards")
     monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda name: [f"{FOLDERS[0]}/{SETTINGS}"])
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, allow_patterns: str(tree))

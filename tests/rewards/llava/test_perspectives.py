@@ -55,6 +55,46 @@ def test_other_backbones(library: Library, family: str, names: list[str]) -> Non
         torch.testing.assert_close(column, own(images, [PROMPT] * 3), **tolerance("reward"))
 
 
+@pytest.mark.parametrize("skipca", [None, "official"])
+def test_a_qwen_with_skipca_scores_as_it_does_alone(library: Library, skipca: Any) -> None:
+    """By default as the published code scores one picture at a time; "official" batches have companions."""
+    base = library.base_folder(CASES["qwen.bt.single"])
+    names = {name: GOLDENS / "qwen" / name for name in ("bt_ca", "cls")}
+    images, prompts = [picture(name) for name in NAMES[1:]], [PROMPT, "two wooden boats on a calm lake", PROMPT]
+    several = load_perspectives(names, base=base, skipca=skipca)
+    for name, column in several(images, prompts).items():
+        own = load_reward("llava-reward", checkpoint=names[name], base=base, device="cpu", skipca=skipca)
+        torch.testing.assert_close(column, own(images, prompts), **tolerance("reward"))
+
+
+def test_compiled_perspectives_give_the_same(perspectives: Perspectives, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced only; what is traced follows the perspective whose turn it is."""
+    import rewards.llava.perspectives as module
+
+    torch.compiler.reset()
+    compiler = module.compile_layers
+    monkeypatch.setattr(module, "compile_layers", lambda backbone: compiler(backbone, backend="eager"))
+    names = {name: PHI[name] for name in ("alignment", "safety")}
+    compiled = load_perspectives(names, base=GOLDENS / "phi3v/base", num_crops=1, compile=True)
+    assert all(hasattr(layer, "_walk") for layer in compiled.rewards["safety"].scorer.backbone.layers)
+    for _ in range(2):
+        for name, column in compiled([picture("tiny")], [PROMPT]).items():
+            expected = perspectives.rewards[name]([picture("tiny")], [PROMPT])
+            torch.testing.assert_close(column, expected, **tolerance("reward"))
+
+
+def test_empty_prompts_and_other_options(perspectives: Perspectives) -> None:
+    with pytest.raises(RewardError, match="empty prompt"):
+        perspectives([picture("tiny")] * 2, ["", ""])
+    allowing = load_perspectives(
+        {"alignment": PHI["alignment"]}, base=GOLDENS / "phi3v/base", num_crops=1, allow_empty=True, dtype="float32"
+    )
+    expected = alone("alignment", allow_empty=True)([picture("tiny")], [""])
+    torch.testing.assert_close(allowing([picture("tiny")], [""])["alignment"], expected, **tolerance("reward"))
+    with pytest.raises(RewardError, match="expected 'masked' or 'official'"):
+        load_perspectives(PHI, base=GOLDENS / "phi3v/base", skipca="paper")  # type: ignore[arg-type]
+
+
 def test_a_frozen_vision_tower_sees_a_picture_once(perspectives: Perspectives, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of the four has a tower of its own."""
     backbone: Any = perspectives._shared.backbone
@@ -86,6 +126,8 @@ def test_a_weighted_sum_and_a_limit(perspectives: Perspectives) -> None:
     torch.testing.assert_close(scores[allowed], expected[allowed])
     assert scores[~allowed].max() < scores[allowed].min() - 1000
     assert reward.name == "llava-reward:alignment+fidelity+safety"
+    again, other = (perspectives.combined({"alignment": weight}).revision for weight in (1.0, 2.0))
+    assert perspectives.combined({"alignment": 1.0}).revision == again != other
 
 
 def test_a_combination_keeps_the_contract(perspectives: Perspectives) -> None:

@@ -9,9 +9,9 @@ import torch
 
 from rewards import load_reward
 from rewards.errors import CheckpointError
+from rewards.llava.checkpoint import EMBEDDED
 from rewards.llava.describe import describe
 from rewards.llava.official import read_official
-from rewards.llava.reward import EMBEDDED
 from rewards.llava.writing import save_official
 from tests.rewards.llava.cases import GOLDENS, picture
 
@@ -92,3 +92,21 @@ def test_what_other_checkpoints_are(tmp_path: Path) -> None:
     assert describe(folder).untouched == ("SkipCA norm",)
     with pytest.raises(CheckpointError, match="no reward head"):
         describe(GOLDENS / "phi3v/base")
+
+
+def test_the_embedded_reward_by_its_name_and_others_by_their_perspective(tmp_path: Path) -> None:
+    assert describe("llava-reward").folder == EMBEDDED
+    shutil.copytree(GOLDENS / "phi3v/cls", tmp_path / "safety/phi")
+    assert describe("llava-reward:safety", tmp_path).folder == tmp_path / "safety/phi"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("W_q.weight", "'W_q.weight' in .* is nothing"), ("value_head.weight", r"expected 'value_head\.weight'")],
+)
+def test_a_checkpoint_in_part_is_not_described(tmp_path: Path, name: str, message: str) -> None:
+    folder = half("phi3v/bt_ca", tmp_path / "part")
+    state = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    torch.save({key: state[key] for key in state if key != name}, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=message):
+        describe(folder)
