@@ -19,8 +19,10 @@ from rewards.errors import RewardError, UnknownRewardError
 
 GROUP = "bon_search.rewards"
 BUILT_IN = {
+    "aesthetic": "rewards.aesthetic:load_aesthetic",
     "clipscore": "rewards.clipscore:load_clipscore",
     "hpsv2": "rewards.hpsv2:load_hpsv2",
+    "imagereward": "rewards.imagereward:load_imagereward",
     "llava-reward": "rewards.llava.reward:load_llava_reward",
     "pickscore": "rewards.pickscore:load_pickscore",
     "pixels": "rewards.pixels:load_pixels",

@@ -45,6 +45,8 @@ def weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, torch
         values = state.standard_normal(shape) / (math.sqrt(math.prod(shape[1:])) if len(shape) > 1 else 10)
         norm = name.endswith("weight") and any(part in name.lower() for part in ("ln_", "norm", "layrnorm"))
         made[name] = torch.tensor(np.asarray(values + (1 if norm else 0), np.float32))
+        if name.endswith("position_ids"):
+            made[name] = torch.arange(shape[1])[None]
     if "logit_scale" in made:
         made["logit_scale"] = torch.tensor(4.6)
     return made
@@ -152,3 +154,69 @@ def clip_config(activation: str = "gelu") -> dict[str, Any]:
             "eos_token_id": 517, "pad_token_id": 517,
         },
     }  # fmt: skip
+
+
+MED: dict[str, Any] = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 70,
+    "max_position_embeddings": 40, "layer_norm_eps": 1e-12, "hidden_act": "gelu", "pad_token_id": 0,
+    "encoder_width": 128, "add_cross_attention": True,
+}  # fmt: skip
+
+
+def imagereward_shapes(med: Mapping[str, Any] = MED, width: int = 128, layers: int = 2, patches: int = 4) -> Shapes:
+    """Names and shapes of ImageReward.pt, those that no score needs among them."""
+    tower, bert, wide = "blip.visual_encoder", "blip.text_encoder", med["hidden_size"]
+    shapes: Shapes = {
+        f"{tower}.cls_token": (1, 1, width),
+        f"{tower}.pos_embed": (1, patches + 1, width),
+        f"{tower}.patch_embed.proj.weight": (width, 3, 16, 16),
+        f"{tower}.patch_embed.proj.bias": (width,),
+    }
+    for block in (f"{tower}.blocks.{number}" for number in range(layers)):
+        shapes |= _norm(f"{block}.norm1", width) | _linear(f"{block}.attn.qkv", width, 3 * width)
+        shapes |= _linear(f"{block}.attn.proj", width, width) | _norm(f"{block}.norm2", width)
+        shapes |= _linear(f"{block}.mlp.fc1", width, 4 * width) | _linear(f"{block}.mlp.fc2", 4 * width, width)
+    shapes |= _norm(f"{tower}.norm", width)
+    shapes |= {
+        f"{bert}.embeddings.position_ids": (1, med["max_position_embeddings"]),
+        f"{bert}.embeddings.word_embeddings.weight": (med["vocab_size"], wide),
+        f"{bert}.embeddings.position_embeddings.weight": (med["max_position_embeddings"], wide),
+        **_norm(f"{bert}.embeddings.LayerNorm", wide),
+    }
+    for layer in (f"{bert}.encoder.layer.{number}" for number in range(med["num_hidden_layers"])):
+        for part, inputs in (("attention", wide), ("crossattention", width)):
+            shapes |= _linear(f"{layer}.{part}.self.query", wide, wide)
+            shapes |= _linear(f"{layer}.{part}.self.key", inputs, wide)
+            shapes |= _linear(f"{layer}.{part}.self.value", inputs, wide)
+            shapes |= _linear(f"{layer}.{part}.output.dense", wide, wide)
+            shapes |= _norm(f"{layer}.{part}.output.LayerNorm", wide)
+        shapes |= _linear(f"{layer}.intermediate.dense", wide, med["intermediate_size"])
+        shapes |= _linear(f"{layer}.output.dense", med["intermediate_size"], wide)
+        shapes |= _norm(f"{layer}.output.LayerNorm", wide)
+    shapes |= _linear("blip.vision_proj", width, 256) | _linear("blip.text_proj", wide, 256)
+    return shapes | {f"mlp.{name}": shape for name, shape in head_shapes(wide).items()}
+
+
+def head_shapes(width: int) -> Shapes:
+    """Names and shapes of the five linear layers over features of this width."""
+    steps = zip("02467", (width, 1024, 128, 64, 16), (1024, 128, 64, 16, 1), strict=True)
+    return {name: shape for number, *sides in steps for name, shape in _linear(f"layers.{number}", *sides).items()}
+
+
+def bert_vocabulary() -> list[str]:
+    """Of letters and digits, alone and as continuations."""
+    letters = "abcdefghijklmnopqrstuvwxyz0123"
+    rest = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    return [*rest, "cat", "##at", "'", "&"]
+
+
+def write_bert_tokenizer(folder: Path) -> None:
+    """BERT's uncased tokenizer with a small vocabulary."""
+    names = bert_vocabulary()
+    vocabulary = {name: number for number, name in enumerate(names)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer.add_special_tokens(names[:5])
+    write_tokenizer(tokenizer, folder, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]")
