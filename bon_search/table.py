@@ -41,8 +41,12 @@ BUILT_IN = {
     "smc": "bon_search.searches.smc",
     "fk": "bon_search.searches.presets",
     "das": "bon_search.searches.presets",
-    "bfs": "bon_search.searches.presets",
-    "svdd": "bon_search.searches.presets",
+    "bfs": "bon_search.searches.bfs",
+    "dfs": "bon_search.searches.dfs",
+    "beam": "bon_search.searches.beam",
+    "code": "bon_search.searches.code",
+    "svdd": "bon_search.searches.svdd",
+    "rbf": "bon_search.searches.rbf",
 }
 SET_BY_THE_RUN = frozenset({"sampler", "critic", "n", "seed", "batch_size"})
 MOST = 1 << 20  # candidates that a budget may start

@@ -4,8 +4,11 @@ The weighted population that comes out stands for p(x)·exp(r(x) / temperature) 
 resampler and tempering; these decide how precisely. FK steering is the general case, `presets.py` holds published
 settings. Weights are carried over looks that do not resample.
 
-Copies need fresh noise to part, so the sampler must be stochastic after a look. On one that says it is not
-(`stochastic` is False) the particles are weighted but never resampled: copies would stay equal for ever.
+Copies need fresh noise to part: that of the steps after a look, or that of going `back`, after a resampling, by the
+forward kernel and denoising the same steps again. The latter costs NFE and serves deterministic solvers too. Without
+either (`stochastic` is False and nothing goes back) particles are weighted but never resampled: copies would stay equal
+for ever. All resampled particles go back, whether copies or not; so the end of their path has the law of the model
+still, and the weights stay right.
 
 References:
     Singhal et al., "A General Framework for Inference-time Scaling and Steering of Diffusion Models", 2025
@@ -22,6 +25,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import torch
 
+from bon_search.checks import check_share
 from bon_search.errors import SearchError
 from bon_search.ledger import Cost
 from bon_search.looks import Looks, look_steps
@@ -38,6 +42,8 @@ if TYPE_CHECKING:
     from rewards.base import Reward
 
 __references__ = ("arXiv:2501.06848", "arXiv:1707.01845")
+__cost__ = "n·K NFE and n·K·back more at each resampling, n·(looks + 1) scores"
+__branches__ = True
 
 Mode: TypeAlias = Literal["search", "sampling"]
 Choice = TypeVar("Choice", bound=Callable[..., object])
@@ -58,10 +64,11 @@ def smc(  # noqa: PLR0913  the dimensions of the method; the presets fix most of
     potential: str | Potential = "difference",
     resampler: str | Resampler = "ssp",
     threshold: float = 0.5,
+    back: float = 0.0,
     mode: Mode = "search",
     seed: int = 0,
 ) -> Iterator[SmcScored]:
-    """Steer n particles towards p(x)·exp(r(x) / temperature); cost: n·K NFE, and n scores a look and at the end.
+    """Steer n particles towards p(x)·exp(r(x) / temperature), by weights and resampling at each look.
 
     Args:
         sampler: Stochastic, or nothing is resampled.
@@ -78,6 +85,7 @@ def smc(  # noqa: PLR0913  the dimensions of the method; the presets fix most of
         potential: "difference", "maximum", "sum", "current", or a `Potential`.
         resampler: "ssp", "systematic", "stratified", "residual", "multinomial", "single", or a `Resampler`.
         threshold: Resample at a look whose ESS is at most threshold·n; 0 never, 1 always.
+        back: Share of the steps that particles go back after each resampling, at least one step; 0: they do not.
         mode: "search" ends with all distinct finished particles and their weights, of which the caller takes the
             best; "sampling" ends with a single draw in proportion to the weights.
         seed: Particle k starts from seed + k; resampling derives from it too.
@@ -92,6 +100,7 @@ def smc(  # noqa: PLR0913  the dimensions of the method; the presets fix most of
         raise _ranks_only("this critic's reward")
     if not 0 <= threshold <= 1:
         raise SearchError(f"The threshold is {threshold}; it is a share of n from 0 (never resample) to 1 (always).")
+    check_share("back", back, zero=True)
     if mode not in ("search", "sampling"):
         raise SearchError(f'The mode {mode!r} is unknown; choose "search" or "sampling".')
     steering = _Steering(
@@ -104,14 +113,17 @@ def smc(  # noqa: PLR0913  the dimensions of the method; the presets fix most of
         potential=_named("potential", potential, POTENTIALS),
         resampler=_named("resampler", resampler, RESAMPLERS),
         threshold=threshold,
+        back=_steps_back(back, sampler.steps),
     )
     return steering.run() if mode == "search" else _one_draw(steering.run(), derive("draw", seed))
 
 
-def cost(n: int, steps: int, looks: Looks = None) -> Cost:
-    """What `smc` spends at most; finished particles that are equal are decoded and scored once."""
-    times = n * (len(look_steps(looks, steps)) + 1)
-    return Cost(nfe=n * steps, rewards=times, decodes=times)
+def cost(n: int, steps: int, looks: Looks = None, back: float = 0.0) -> Cost:
+    """What `smc` spends at most: looks that do not resample do not go back, equal finished particles count once."""
+    places = look_steps(looks, steps)
+    again = sum(min(_steps_back(back, steps), place) for place in places)
+    times = n * (len(places) + 1)
+    return Cost(nfe=n * (steps + again), rewards=times, decodes=times)
 
 
 def check_steering(reward: Reward, sampler: Sampler) -> None:
@@ -142,6 +154,7 @@ class _Steering:
     potential: Potential
     resampler: Resampler
     threshold: float
+    back: int
 
     def __post_init__(self) -> None:
         if self.tempering is adaptive and not 0 < self.threshold < 1:
@@ -190,11 +203,19 @@ class _Steering:
         return self.potential(state.scores, state.strengths, len(self.looks))
 
     def _resample(self, state: Weighted) -> Weighted:
-        n = len(self.seeds)
-        if not getattr(self.sampler, "stochastic", True) or state.weights.ess > self.threshold * n * (1 + 1e-9):
+        n, step = len(self.seeds), state.particles.step
+        parts = self.back or getattr(self.sampler, "stochastic", True)
+        if not parts or state.weights.ess > self.threshold * n * (1 + 1e-9):
             return replace(state, ancestors=None)
-        key = derive("resample", self.seeds[0], state.particles.step)
-        return state.resampled(self.resampler(state.weights.logs, n, key))
+        state = state.resampled(self.resampler(state.weights.logs, n, derive("resample", self.seeds[0], step)))
+        if not self.back:
+            return state
+        before = self.sampler.renoise(state.particles, max(0, step - self.back), derive("back", self.seeds[0], step))
+        return replace(state, particles=self.sampler.advance(before, to=step))
+
+
+def _steps_back(back: float, steps: int) -> int:
+    return max(1, round(back * steps)) if back else 0
 
 
 def _one_draw(looks: Iterator[SmcScored], seed: int) -> Iterator[SmcScored]:

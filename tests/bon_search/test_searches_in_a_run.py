@@ -9,7 +9,7 @@ from bon_search.critic import PictureCritic
 from bon_search.ledger import Cost, Ledger, MeteredSampler
 from bon_search.run import Run
 from bon_search.search import Scored
-from bon_search.searches import halving, presets, smc
+from bon_search.searches import beam, bfs, code, dfs, halving, presets, rbf, smc, svdd
 from bon_search.searches.stopping import best_of_n_until
 from pipelines.particles import Particles
 from tests.bon_search.tilts import STEPS, mixture
@@ -32,13 +32,19 @@ class Counting(EXACT):  # type: ignore[misc, valid-type]
 
 SEARCHES: dict[str, tuple[Callable[..., Iterator[Scored]], dict[str, Any], Cost]] = {
     "smc": (smc.smc, {"strength": 2.0, "looks": 3}, smc.cost(N, STEPS, 3)),
-    "fk": (presets.fk, {}, smc.cost(N, STEPS, presets.FK_LOOKS)),
-    "das": (presets.das, {}, smc.cost(N, STEPS)),
-    "bfs": (presets.bfs, {"looks": [3]}, smc.cost(N, STEPS, [3])),
-    "svdd": (presets.svdd, {"start": 0.25}, smc.cost(N, STEPS, [2, 4, 6])),
+    "fk": (presets.fk, {}, presets.fk_cost(N, STEPS)),
+    "das": (presets.das, {}, presets.das_cost(N, STEPS)),
+    "bfs": (bfs.bfs, {}, bfs.cost(N, STEPS)),
+    "bfs without going back": (bfs.bfs, {"looks": [3], "back": 0.0}, bfs.cost(N, STEPS, [3], 0.0)),
+    "dfs": (dfs.dfs, {}, dfs.cost(N, STEPS)),
+    "beam": (beam.beam, {}, beam.cost(N, STEPS)),
+    "code": (code.code, {"every": 3}, code.cost(N, STEPS, 3)),
+    "svdd": (svdd.svdd, {"start": 0.25}, svdd.cost(N, STEPS, 0.25)),
+    "rbf": (rbf.rbf, {}, rbf.cost(N, STEPS)),
     "halving": (halving.halving, {}, halving.cost(N, STEPS)),
     "until": (best_of_n_until, {}, Cost(nfe=N * STEPS, rewards=N, decodes=N)),
 }
+AT_MOST = ("bfs", "dfs", "rbf")  # what they spend depends on the scores
 
 
 def start(name: str, budget: Cost | None = None) -> tuple[Run, Ledger, Counting]:
@@ -56,7 +62,8 @@ def test_the_formula_the_ledger_and_a_counting_denoiser_agree(name: str) -> None
     run, ledger, sampler = start(name)
     finished = list(run)
     spent, planned = ledger.spent, SEARCHES[name][2]
-    assert (spent.nfe, spent.rewards, spent.decodes) == (planned.nfe, planned.rewards, planned.decodes)
+    shares = [spent.nfe / planned.nfe, spent.rewards / planned.rewards, spent.decodes / planned.decodes]
+    assert shares == [1, 1, 1] or (name in AT_MOST and max(shares) <= 1 and shares[0] > 0.8)
     assert sampler.nfe == spent.nfe
     assert run.result.best.score == max(candidate.score for candidate in finished)
     assert len({candidate.seed for candidate in finished}) == len(finished)  # copies have streams of their own
