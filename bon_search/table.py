@@ -41,12 +41,16 @@ BUILT_IN = {
     "smc": "bon_search.searches.smc",
     "fk": "bon_search.searches.presets",
     "das": "bon_search.searches.presets",
+    "svdd": "bon_search.searches.svdd",
+    "code": "bon_search.searches.code",
+    "beam": "bon_search.searches.beam",
+    "rbf": "bon_search.searches.rbf",
     "bfs": "bon_search.searches.bfs",
     "dfs": "bon_search.searches.dfs",
-    "beam": "bon_search.searches.beam",
-    "code": "bon_search.searches.code",
-    "svdd": "bon_search.searches.svdd",
-    "rbf": "bon_search.searches.rbf",
+    "zero_order": "bon_search.searches.zero_order",
+    "search_over_paths": "bon_search.searches.paths",
+    "epsilon_greedy": "bon_search.searches.epsilon_greedy",
+    "evolutionary": "bon_search.searches.evolutionary",
 }
 SET_BY_THE_RUN = frozenset({"sampler", "critic", "n", "seed", "batch_size"})
 MOST = 1 << 20  # candidates that a budget may start

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __references__ = ("arXiv:2501.19252",)
 __cost__ = "n·K NFE, n·(choices + 1) scores"
 __branches__ = True
+__branches__ = True
 
 
 def beam(
@@ -60,6 +61,6 @@ def beam(
 
 
 def cost(n: int, steps: int, every: int = 2, start: float = START) -> Cost:
-    """What `beam` spends, exactly."""
+    """What `beam` spends, exactly if fresh noise is drawn to the end; less where it stops earlier."""
     times = n * (len(choices(steps, every, start)) + 1)
     return Cost(nfe=n * steps, rewards=times, decodes=times)

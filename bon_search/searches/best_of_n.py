@@ -24,7 +24,7 @@ __cost__ = "n·K NFE, n scores"
 def best_of_n(
     sampler: Sampler, critic: Critic, *, n: int, seed: int = 0, batch_size: int | None = None
 ) -> Iterator[Scored]:
-    """Finish and score n candidates, `batch_size` at a time (all at once when None); cost: n · K NFE, n rewards."""
+    """Finish n candidates and keep the best; `batch_size` of them are made at a time, all at once when None."""
     wanted, width = seeds(seed, n), batch_size or n
     for start in range(0, n, width):
         particles = sampler.advance(sampler.init(wanted[start : start + width]), to=sampler.steps)

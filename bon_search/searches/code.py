@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __references__ = ("arXiv:2502.00968",)
 __cost__ = "n·K NFE, n·(choices + 1) scores"
 __branches__ = True
+__branches__ = True
 
 
 def code(
@@ -64,6 +65,6 @@ def code(
 
 
 def cost(n: int, steps: int, every: int = 2, start: float = START) -> Cost:
-    """What `code` spends, exactly."""
+    """What `code` spends, exactly if fresh noise is drawn to the end; less where it stops earlier."""
     times = n * (len(choices(steps, every, start)) + 1)
     return Cost(nfe=n * steps, rewards=times, decodes=times)

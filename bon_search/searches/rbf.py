@@ -20,7 +20,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from bon_search.branching import START, check_stochastic, first_look
+from bon_search.branching import START, check_stochastic, first_look, noise_ends
 from bon_search.checks import check_absolute, check_count, check_share
 from bon_search.ledger import Cost
 from bon_search.search import Critic, Scored, seeds
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __references__ = ("arXiv:2503.19385",)
 __cost__ = "at most n·K NFE, about a score for every 2 NFE"
+__branches__ = True
 __branches__ = True
 
 
@@ -140,7 +141,7 @@ class _Chain:
 
     def _step(self, parent: Proposal, left: int, forced: bool) -> Generator[Scored, None, tuple[Proposal, int]]:
         """The accepted child and what it cost: the first batch's best that improves, or the best of all."""
-        most = (left + 1) // 2
+        most = (left + 1) // 2 if parent.child.step < noise_ends(self.sampler) else 1
         brood = parent.child.fork([0] * most)
         width = most if forced else min(most, self.batch or -(-most // 2))
         tried: list[Proposal] = []

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from bon_search.branching import START, check_stochastic, first_look
+from bon_search.branching import START, check_stochastic, first_look, noise_ends
 from bon_search.checks import check_absolute
 from bon_search.ledger import Cost
 from bon_search.potentials import Scale
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 __references__ = ("arXiv:2408.08252",)
 __cost__ = "at most n·K NFE for M = (n + 1) / 2 children or more, M·(choices + 1) scores"
+__branches__ = True
 __branches__ = True
 
 
@@ -81,7 +82,7 @@ def svdd(
 
 
 def cost(n: int, steps: int, start: float = START) -> Cost:
-    """What `svdd` spends, exactly."""
+    """What `svdd` spends, exactly if fresh noise is drawn to the end; less where it stops earlier."""
     first = first_look(steps, start)
     m, choices = _children(n, steps, first), steps - first
     return Cost(nfe=m * steps + (m - 1) * choices, rewards=m * (choices + 1), decodes=m * (choices + 1))
@@ -111,9 +112,9 @@ def _chosen(values: Tensor, log_weights: Tensor | None, scale: Scale | None, key
 
 
 def _next(sampler: Sampler, children: Particles, looked: Particles, chosen: int) -> Particles:
-    """As many children of the chosen one, of which its look is the first, at the step of the look."""
-    if len(children) == 1:
-        return looked
+    """As many children of the chosen one, of which its look is the first, at the step of the look; or it alone."""
+    if len(children) == 1 or children.step >= noise_ends(sampler):
+        return looked[[chosen]]
     siblings = children.fork([chosen] * len(children))[1:]
     return Particles.cat([looked[[chosen]], sampler.advance(siblings, to=looked.step)])
 
