@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from bon_search.search import Critic
 
 
-def check_count(name: str, value: int, least: int = 1) -> None:
-    """Refuse an option that is not a whole number of at least `least`.
+def check_count(name: str, value: int) -> None:
+    """Refuse an option that is not a whole number of at least 1.
 
     Raises:
         SearchError: It is not.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise SearchError(f"{name} = {value!r} is out of range; give a whole number of at least {least}.")
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise SearchError(f"{name} = {value!r} is out of range; give a whole number of at least 1.")
 
 
 def check_share(name: str, value: float, *, zero: bool = False) -> None:

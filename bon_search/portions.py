@@ -8,7 +8,8 @@ from collections.abc import Sequence
 def portions(amount: int, prices: Sequence[int]) -> tuple[int, ...]:
     """How many of each to take, (len(prices),), for at most the amount.
 
-    As many of each as all can have, then one more of each, from the last to the first, that is still paid for.
+    As many of each as all can have; of what is left one more of each that it pays for, from the last to the first,
+    over and over.
 
     Args:
         amount: At least 0.
@@ -18,7 +19,8 @@ def portions(amount: int, prices: Sequence[int]) -> tuple[int, ...]:
         return ()
     even = amount // sum(prices)
     rest, counts = amount - even * sum(prices), [even] * len(prices)
-    for k in reversed(range(len(prices))):
-        if prices[k] <= rest:
-            counts[k], rest = even + 1, rest - prices[k]
+    while rest >= min(prices):
+        for k in reversed(range(len(prices))):
+            if prices[k] <= rest:
+                counts[k], rest = counts[k] + 1, rest - prices[k]
     return tuple(counts)

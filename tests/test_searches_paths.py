@@ -50,13 +50,15 @@ def test_nearly_the_whole_budget_is_spent(n: int, steps: int) -> None:
 
 def test_portions_are_even_and_never_beyond_the_amount() -> None:
     assert portions(23, (4, 3, 2)) == (2, 3, 3)  # 2 of each cost 18, then one of the last two is paid for
+    assert portions(14, (9, 2, 3)) == (1, 1, 1)
+    assert portions(13, (9, 2, 3)) == (0, 2, 3)
     assert portions(3, (4, 4)) == (0, 0)
     assert portions(4, (4, 4)) == (0, 1)
     assert portions(7, ()) == ()
 
 
 def test_without_a_choice_the_candidates_follow_the_law_of_the_model() -> None:
-    """A wrong forward kernel moves the law: noise that is added to unscaled latents makes its variance 1.6 times as large."""
+    """A wrong forward kernel moves the law: noise added to unscaled latents makes its variance 1.6 times as large."""
     sampler, paths = mixture(), 1500
     *_, end = search_over_paths(sampler, indifferent, n=4 * paths, paths=paths)
     points, law = end.particles.latents[:paths], sampler.law  # one child of each path, so independent
