@@ -72,7 +72,7 @@ class Comparison:
         on_nfe: Called with the number of NFE just done.
 
     Raises:
-        SearchError: A search refuses, or finishes nothing within its budget.
+        SearchError: The judge only ranks, or a search refuses or finishes nothing within its budget.
         PipelineError: The model fails.
         RewardError: A reward fails.
     """
@@ -82,6 +82,13 @@ class Comparison:
     judge: Reward
     journal: Journal
     on_nfe: Callable[[int], object] = lambda nfe: None
+
+    def __post_init__(self) -> None:
+        if not self.judge.absolute:
+            raise SearchError(
+                f"{self.judge.name} only ranks the pictures of one set (absolute = False), but a judge scores winners "
+                "one by one; choose another."
+            )
 
     def __iter__(self) -> Iterator[Cell]:
         missing = [(key, contender) for key, contender in self.grid.cells() if key not in self.journal.cells]
@@ -170,13 +177,24 @@ def _judged(candidate: Candidate, prompt: str, judge: Reward) -> float:
     """What the judge says of a finished picture as it would be saved; of a video, the mean over its key frames."""
     import torch
 
+    from pipelines.foreign import one_line
     from pipelines.video import key_frames
     from rewards.base import as_images, check_scores
+    from rewards.errors import RewardError
 
     frames = as_images(list(candidate.frames))  # (F, 3, H, W)
     shown = frames if len(frames) == 1 else key_frames(frames[None])[0]
-    with torch.no_grad():
-        return float(check_scores(judge(shown, [prompt] * len(shown)), judge.name, len(shown)).mean())
+    try:
+        with torch.no_grad():
+            scores = judge(shown, [prompt] * len(shown))
+    except RewardError:
+        raise
+    except Exception as error:  # other people's code: what it says, in one sentence; the cause stays attached
+        said = f"{type(error).__name__}: {one_line(error)}"
+        raise RewardError(
+            f"The judge {judge.name} failed ({said}); see its documentation, or choose another."
+        ) from error
+    return float(check_scores(scores, judge.name, len(shown)).mean())
 
 
 def _joined(before: Cell, more: Cell) -> Cell:

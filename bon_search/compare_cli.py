@@ -45,16 +45,20 @@ def parser() -> Parser:
         help="name or name:option=value,… (best_of_n is added)",
     )
     what.add_argument(
-        "--rewards", nargs="+", default=["llava-reward"], metavar="SPEC", help="what chooses (llava-reward)"
+        "--rewards", nargs="+", default=["llava-reward"], metavar="SPEC", help="what chooses (default: llava-reward)"
     )
-    what.add_argument("--held-out", default="shapes", metavar="SPEC", help="the judge that takes no part (%(default)s)")
+    what.add_argument(
+        "--held-out", default="shapes", metavar="SPEC", help="the judge that takes no part (default: %(default)s)"
+    )
     what.add_argument(
         "--passing", type=finite, metavar="SCORE", help="of the judge, from which on a picture passes (shapes: 1)"
     )
     what.add_argument("--prompts", type=Path, metavar="FILE", help="one prompt a line (default: 24 held-out captions)")
     what.add_argument("--budgets", nargs="+", type=positive, default=BUDGETS, metavar="B", help="(default: 4 8 16)")
     what.add_argument("--unit", choices=("images", "nfe"), default="images", help="of the budgets (default: images)")
-    what.add_argument("--reach", type=positive, metavar="B", help="price the quality of best-of-N at B (largest)")
+    what.add_argument(
+        "--reach", type=positive, metavar="B", help="price best-of-N's quality at B (default: the largest)"
+    )
     what.add_argument("--seeds", type=positive, default=1, metavar="S", help="repetitions for each prompt (default: 1)")
 
     how = p.add_argument_group("model and machine")
@@ -62,14 +66,20 @@ def parser() -> Parser:
     how.add_argument("--scheduler", metavar="NAME", help="another scheduler, for example euler or dpm++")
     how.add_argument("--steps", type=positive, help="denoising steps (default: the model's)")
     how.add_argument("--guidance", type=finite, metavar="SCALE", help="guidance scale (default: the model's)")
-    how.add_argument("--batch-size", type=positive, default=8, metavar="B", help="candidates in one model call (8)")
+    how.add_argument(
+        "--batch-size", type=positive, default=8, metavar="B", help="candidates in one model call (default: 8)"
+    )
     how.add_argument("--device", default="auto", help="cuda, mps, cpu (default: the best there is)")
     how.add_argument("--dtype", default="auto", help="float32, float16, bfloat16 (default: fits the device)")
     how.add_argument("--offload", default="none", help="none, model or sequential: trade time for GPU memory")
 
     where = p.add_argument_group("files")
     where.add_argument(
-        "--out", type=Path, default=Path("runs/comparison"), metavar="FOLDER", help="goes on if begun (%(default)s)"
+        "--out",
+        type=Path,
+        default=Path("runs/comparison"),
+        metavar="FOLDER",
+        help="gone on with if begun (default: %(default)s)",
     )
     where.add_argument("--json", action="store_true", help="print the comparison as JSON instead of the report's path")
     where.add_argument("--dry-run", action="store_true", help="print what it would cost at most and stop")
@@ -174,6 +184,9 @@ def _measure(grid: Grid, pipelines: Mapping[str, BestOfNPipeline], judge: Reward
 
     from bon_search.compare import Comparison
 
+    for spec, pipeline in pipelines.items():
+        if not pipeline.reward.absolute:
+            _say(f"warning: {spec} only ranks, so what it says cannot be compared between searches; trust the judge.")
     missing = [key for key, _ in grid.cells() if key not in journal.cells]
     with tqdm(
         total=sum(key.budget for key in missing), unit="NFE", leave=False, dynamic_ncols=True, smoothing=0

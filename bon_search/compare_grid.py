@@ -6,10 +6,12 @@ noise that the sampler adds on the way, can be set for any of them.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from bon_search.compare_journal import Key
@@ -26,7 +28,7 @@ class Contender:
     """A search with its options.
 
     Attributes:
-        label: Its specification, as the user wrote it.
+        label: Its specification, as the user wrote it, with a hash of any file that an option names.
         entry: The search.
         options: Of the search.
         call: Of the sampler.
@@ -49,7 +51,8 @@ class Contender:
         settings = [part for part in re.split(r",(?=\s*[\w-]+\s*=)", rest) if part.strip()]
         own = [part for part in settings if part.partition("=")[0].strip() not in OF_THE_SAMPLER]
         call = {part.partition("=")[0].strip(): _number(part, spec) for part in settings if part not in own}
-        return cls(spec.strip(), entry, entry.parse(own), call)
+        options = entry.parse(own)
+        return cls(spec.strip() + _contents(options), entry, options, call)
 
     @property
     def nested(self) -> bool:
@@ -162,6 +165,12 @@ def make_grid(
         steps=steps,
         call=call or {},
     )
+
+
+def _contents(options: Mapping[str, object]) -> str:
+    """What sets a search apart whose options name a file, such as a schedule, from one with another such file."""
+    files = [Path(value) for value in options.values() if isinstance(value, str) and Path(value).is_file()]
+    return "".join(f" ({hashlib.sha256(file.read_bytes()).hexdigest()[:8]})" for file in files)
 
 
 def _number(setting: str, spec: str) -> float:

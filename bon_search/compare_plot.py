@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bon_search.compare_summary import Point, Summary
 
 FORMATS = (".png", ".svg")
-MARKERS = "osD^vP*X"
+MARKERS, STYLES = "osD^vP*X", ("-", "--", ":")
 # Okabe and Ito's palette, which colour-blind readers can tell apart; best-of-N is black.
 COLORS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#F0E442")
 COST_LABELS = {"nfe": "NFE per prompt", "seconds": "seconds per prompt"}
@@ -63,8 +63,9 @@ def _curves(ax: Axes, summary: Summary, measure: str, cost: str) -> None:
         points = summary.curve(search)
         costs = [getattr(point, cost) for point in points]
         color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
+        look = f"{marker}{STYLES[number // len(COLORS) % len(STYLES)]}"
         front = 3 if search == BASELINE else 2
-        ax.plot(costs, _ends(points, measure, "value"), color=color, marker=marker, ms=4, label=search, zorder=front)
+        ax.plot(costs, _ends(points, measure, "value"), look, color=color, ms=4, label=search, zorder=front)
         low, high = _ends(points, measure, "low"), _ends(points, measure, "high")
         ax.fill_between(costs, low, high, color=color, alpha=0.12, linewidth=0)
     ax.set_xscale("log", base=2)

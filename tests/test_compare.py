@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
-from bon_search.compare import Journal, Key, first_seed
+from bon_search.compare import Comparison, Journal, Key, first_seed
 from bon_search.compare_grid import Contender, make_grid
 from bon_search.errors import SearchError
+from rewards.errors import RewardError
 from tests.bon_search.toy import STEPS
-from tests.compare_toy import PROMPTS, SETTINGS, Brightness, ToyMaker, compared, grid
+from tests.compare_toy import PROMPTS, SETTINGS, Brightness, Darkness, ToyMaker, compared, grid
 
 TOY = "toy-brightness"
 
@@ -164,6 +166,29 @@ def test_a_specification_has_options_of_the_search_and_of_the_sampler() -> None:
     assert contender.entry.name == "smc"
     assert contender.options == {"strength": 2.0, "looks": (0.25, 0.5)}
     assert contender.call == {"eta": 0.7}
+
+
+def test_another_file_makes_another_contender(tmp_path: Path) -> None:
+    path, labels = tmp_path / "schedule.json", set()
+    for at in (0.3, 0.5):
+        path.write_text(json.dumps({"cuts": [{"at": at, "keep": 0.5}]}))
+        labels |= {Contender.parse(f"halving:schedule={path}").label for _ in range(2)}
+    assert len(labels) == 2
+
+
+def test_a_judge_that_only_ranks_or_fails_is_named(tmp_path: Path) -> None:
+    class Broken(Darkness):
+        def __call__(self, images: object, prompts: list[str]) -> Tensor:
+            raise RuntimeError("out of order")
+
+    class Ranking(Darkness):
+        absolute = False
+
+    with Journal(tmp_path / "cells.jsonl", SETTINGS) as journal:
+        with pytest.raises(RewardError, match=r"judge toy-darkness failed .*out of order"):
+            list(Comparison(grid(), {TOY: ToyMaker()}, Broken(), journal))
+        with pytest.raises(SearchError, match="only ranks"):
+            Comparison(grid(), {TOY: ToyMaker()}, Ranking(), journal)
 
 
 @pytest.mark.parametrize(
