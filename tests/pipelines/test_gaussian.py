@@ -1,5 +1,6 @@
 """The Gaussian toy against numbers known without it: quadrature, closed forms, and Monte-Carlo error bars."""
 
+import itertools
 import math
 
 import pytest
@@ -10,6 +11,8 @@ from pipelines.errors import PipelineError
 from pipelines.gaussian import GaussianMixtureSampler
 from pipelines.mixture import GaussianMixture
 from pipelines.particles import Particles
+from pipelines.testing import check_sampler
+from pipelines.transition import Eta
 
 MEANS = [[-2.0, 0.5], [1.0, 1.5], [2.5, -1.0]]
 SCALES = [0.4, 0.8, 0.6]
@@ -76,16 +79,51 @@ def test_ddim_on_one_standard_gaussian_shrinks_by_the_known_factor(steps: int) -
     torch.testing.assert_close(end.latents, start.latents * math.cos(math.pi / (2 * steps)) ** steps)
 
 
-def test_ddpm_on_one_standard_gaussian_has_the_variance_of_its_recursion() -> None:
-    steps = 4
-    variance = 1.0  # x' = (alpha/alpha')·x + sigma'·sqrt(1 − rho²)·noise, worked out for x0 = alpha·x
-    for k in range(steps):
-        now, then = math.pi * k / (2 * steps), math.pi * (k + 1) / (2 * steps)
-        rho = math.sin(now) * math.cos(then) / (math.sin(then) * math.cos(now))
-        variance = (math.sin(now) / math.sin(then)) ** 2 * variance + math.cos(then) ** 2 * (1 - rho**2)
-    sampler = GaussianMixtureSampler([[0.0]], [1.0], [1.0], steps, eta=1.0)
-    points = sampler.advance(sampler.init(range(MANY)), to=steps).latents
-    assert points.var() == pytest.approx(variance, rel=5 * math.sqrt(2 / MANY))
+ETAS = [Eta(0.6), Eta(1.0), Eta(0.5, kind="cps"), Eta(0.7, kind="flow-grpo"), Eta(2.0, kind="rbf"), Eta(1.0, 1, 3)]
+
+
+@pytest.mark.parametrize("steps", [5, 10, 50])
+@pytest.mark.parametrize("eta", ETAS, ids=str)
+def test_the_variance_of_stochastic_steps_is_that_of_its_recursion(eta: Eta, steps: int) -> None:
+    """For N(m, s²) the posterior mean is linear in x, so mean and variance of each state are known exactly.
+
+    The variance of the sample is within 5 standard errors of it. As s falls to 0 the end is m, with no noise left over.
+    """
+    mean, scale = 0.8, 0.5
+    variance, centre = 1.0, 0.0
+    levels = [(math.sin(math.pi * k / (2 * steps)), math.cos(math.pi * k / (2 * steps))) for k in range(steps + 1)]
+    sampler = GaussianMixtureSampler([[mean] * 100], [scale], [1.0], steps, eta=eta)  # 100 independent coordinates
+    for k, ((alpha, sigma), (next_alpha, next_sigma)) in enumerate(itertools.pairwise(levels)):
+        rho = float(eta.rho(sampler.levels[k], sampler.levels[k + 1])) if eta.acts(k) else 1.0
+        gain = alpha * scale**2 / (alpha**2 * scale**2 + sigma**2)  # x0 = mean + gain·(x − alpha·mean)
+        slope = next_alpha * gain + next_sigma * rho * (1 - alpha * gain) / sigma
+        centre = next_alpha * mean + slope * (centre - alpha * mean)
+        variance = slope**2 * variance + next_sigma**2 * (1 - rho**2)
+    points = sampler.advance(sampler.init(range(40)), to=steps).latents
+    count = points.numel()
+    assert points.var() == pytest.approx(variance, rel=5 * math.sqrt(2 / count))
+    assert points.mean() == pytest.approx(centre, abs=5 * math.sqrt(variance / count))
+    sharp = GaussianMixtureSampler([[mean]], [1e-6], [1.0], steps, eta=eta)
+    assert (sharp.advance(sharp.init(range(20)), to=steps).latents - mean).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("steps", [5, 10, 50])
+@pytest.mark.parametrize("eta", ETAS, ids=str)
+def test_exact_steps_of_any_kind_end_in_the_law(eta: Eta, steps: int) -> None:
+    sampler = GaussianMixtureSampler(MEANS, SCALES, WEIGHTS, steps, eta=eta, exact=True)
+    assert_follows(sampler.advance(sampler.init(range(2000 // steps)), to=steps).latents, sampler.law)
+
+
+def test_stochastic_steps_are_those_at_which_forks_can_part() -> None:
+    for eta, expected in [(0.0, range(0)), (0.5, range(5)), (Eta(0.5, 2, 4), range(2, 4)), (Eta(0.5, 4), range(4, 5))]:
+        sampler = GaussianMixtureSampler(MEANS, SCALES, WEIGHTS, 6, eta=eta)
+        assert sampler.stochastic_steps == expected
+        assert sampler.stochastic == (eta != 0.0)
+        for step in range(6):
+            particles = sampler.advance(sampler.init([0]), to=step).fork([0, 0])
+            first, second = sampler.advance(particles, to=6).latents
+            assert torch.equal(first, second) == (step >= expected.stop)
+    assert SAMPLERS["exact"].stochastic_steps == range(6)
 
 
 @every
@@ -103,6 +141,11 @@ def test_x0_is_the_posterior_mean_of_the_state_one_step_before(sampler: Gaussian
         density = prior * torch.exp(-((x - alpha * grid) ** 2) / (2 * sigma**2))
         expected = torch.trapezoid(grid * density, grid) / torch.trapezoid(density, grid)
         torch.testing.assert_close(x0, expected, rtol=1e-6, atol=1e-8)
+
+
+@every
+def test_the_contract_kit_passes(sampler: GaussianMixtureSampler) -> None:
+    check_sampler(sampler)
 
 
 @every
