@@ -12,11 +12,14 @@ from pipelines.errors import PipelineError
 from pipelines.gaussian import GaussianMixtureSampler
 from pipelines.loading import LoadOptions, default_call, load_pipeline, load_preview_decoder, model_revision
 from pipelines.particles import Particles
-from pipelines.sampler import Sampler
+from pipelines.sampler import DifferentiableSampler, Sampler
 from pipelines.schedulers import with_scheduler
+from pipelines.transition import Eta
 
 __all__ = [
+    "DifferentiableSampler",
     "DiffusersSampler",
+    "Eta",
     "GaussianMixtureSampler",
     "LoadOptions",
     "Particles",
