@@ -24,6 +24,7 @@ BUILT_IN = {
     "hpsv2": "rewards.hpsv2:load_hpsv2",
     "imagereward": "rewards.imagereward:load_imagereward",
     "llava-reward": "rewards.llava.reward:load_llava_reward",
+    "mps": "rewards.mps:load_mps",
     "pickscore": "rewards.pickscore:load_pickscore",
     "pixels": "rewards.pixels:load_pixels",
     "shapes": "rewards.shapes.reward:ShapesReward",

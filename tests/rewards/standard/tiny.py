@@ -220,3 +220,37 @@ def write_bert_tokenizer(folder: Path) -> None:
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     tokenizer.add_special_tokens(names[:5])
     write_tokenizer(tokenizer, folder, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]")
+
+
+def crossing_shapes(dim: int, layers: int = 4, heads: int = 16, head: int = 64) -> Shapes:
+    """Names and shapes of what joins the towers of MPS, its buffers included."""
+    inner, wide, shapes = heads * head, 4 * dim, {}
+    for number in range(layers):
+        look, think = (f"cross_model.layers.{number}.{part}.fn" for part in (0, 1))
+        shapes |= _norm(f"{look}.norm", dim)
+        shapes |= {
+            f"{look}.to_q.weight": (inner, dim),
+            f"{look}.to_kv.weight": (2 * head, dim),
+            f"{look}.to_out.weight": (dim, inner),
+            f"{look}.ff.0.weight": (2 * wide, dim),
+            f"{look}.ff.2.weight": (dim, wide),
+        }
+        shapes |= _norm(f"{think}.norm", dim)
+        shapes |= {
+            f"{think}.rotary_emb.inv_freq": (head // 2,),
+            f"{think}.fused_attn_ff_proj.weight": (inner + 2 * head + 2 * wide, dim),
+            f"{think}.attn_out.weight": (dim, inner),
+            f"{think}.ff_out.1.weight": (dim, wide),
+        }
+    return shapes
+
+
+def mps_weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    """Weights of an MPS: biases of its norms that are none, the rotary speeds, CLIP's own scale."""
+    made = weights(shapes, 7)
+    for name in made:
+        if name.endswith("norm.bias") and name.startswith("cross_model"):
+            made[name] = torch.zeros_like(made[name])
+        if name.endswith("inv_freq"):
+            made[name] = 1 / 10000 ** (torch.arange(len(made[name])) / len(made[name]))
+    return made | {"model.logit_scale": torch.tensor(2.5)}
