@@ -42,7 +42,7 @@ def parser() -> Parser:
         nargs="+",
         default=SEARCHES,
         metavar="SPEC",
-        help="name or name:option=value,… (best_of_n is added)",
+        help=f"name or name:option=value,… (default: {' '.join(SEARCHES)}; best_of_n is always there)",
     )
     what.add_argument(
         "--rewards", nargs="+", default=["llava-reward"], metavar="SPEC", help="what chooses (default: llava-reward)"
@@ -54,7 +54,14 @@ def parser() -> Parser:
         "--passing", type=finite, metavar="SCORE", help="of the judge, from which on a picture passes (shapes: 1)"
     )
     what.add_argument("--prompts", type=Path, metavar="FILE", help="one prompt a line (default: 24 held-out captions)")
-    what.add_argument("--budgets", nargs="+", type=positive, default=BUDGETS, metavar="B", help="(default: 4 8 16)")
+    what.add_argument(
+        "--budgets",
+        nargs="+",
+        type=positive,
+        default=BUDGETS,
+        metavar="B",
+        help=f"(default: {' '.join(map(str, BUDGETS))})",
+    )
     what.add_argument("--unit", choices=("images", "nfe"), default="images", help="of the budgets (default: images)")
     what.add_argument(
         "--reach", type=positive, metavar="B", help="price best-of-N's quality at B (default: the largest)"
