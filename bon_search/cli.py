@@ -102,7 +102,7 @@ def _main(arguments: argparse.Namespace) -> None:
         return
     remake = _remake(arguments)
     prompts = [remake.recipe.prompt] if remake else _prompts(arguments)
-    settings = remake.settings if remake else _settings(arguments)
+    settings = {} if remake else _settings(arguments)
     folders = [] if arguments.dry_run else _folders(arguments, prompts)
     try:
         pipeline = _load(arguments, remake)
@@ -204,7 +204,6 @@ def _start(
     arguments: argparse.Namespace,
     remake: Remake | None,
 ) -> Run:
-    call: dict[str, Any] = dict(remake.recipe.call) if remake else {}
     given = {
         "guidance_scale": arguments.guidance,
         "eta": arguments.eta,
@@ -212,11 +211,10 @@ def _start(
         "width": arguments.width,
         "negative_prompt": arguments.negative_prompt,
     }
-    call |= {key: value for key, value in given.items() if value is not None}
-    steps = arguments.steps or (remake.recipe.steps if remake else None)
-    run = pipeline.start(prompt, steps=steps, **settings, **call)
-    run.only = remake.seed if remake else None
-    return run
+    call: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if remake:
+        return pipeline.remake(remake, steps=arguments.steps, **call)
+    return pipeline.start(prompt, steps=arguments.steps, **settings, **call)
 
 
 def _settings(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from bon_search.versions import versions
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from bon_search.recipe import Remake
     from pipelines import DiffusersSampler
     from rewards import Reward
 
@@ -134,16 +135,32 @@ class BestOfNPipeline:
         **call: Setting,
     ) -> Run:
         """The same as a run to iterate over: candidates come as they are finished, `run.result` ranks them so far."""
+        steps, arguments = self._arguments(steps, call)
+        plan = make_plan(search, n=n, seed=seed, steps=steps, options=options or {}, budget=budget)
+        return self._begin(prompt, plan, arguments)
+
+    def remake(self, remake: Remake, *, steps: int | None = None, **call: Setting) -> Run:
+        """Make one candidate of an earlier run again: the only one that the run gives out.
+
+        Args:
+            remake: `bon_search.recipe.read_remake(path, rank)`.
+            steps: Other than they were.
+            **call: Further arguments that shall be other than they were.
+        """
+        steps, arguments = self._arguments(steps or remake.recipe.steps, {**remake.recipe.call, **call})
+        run = self._begin(remake.recipe.prompt, remake.plan(steps), arguments)
+        run.only = remake.seed
+        return run
+
+    def _begin(self, prompt: str, plan: Plan, arguments: dict[str, Any]) -> Run:
         from pipelines import batch_invariant
 
         if not prompt.strip():
             raise SearchError("The prompt is empty; say what the picture should show.")
-        steps, arguments = self._arguments(steps, call)
-        plan = make_plan(search, n=n, seed=seed, steps=steps, options=options or {}, budget=budget)
-        sampler = self._sampler(prompt, steps, arguments)
+        sampler = self._sampler(prompt, plan.steps, arguments)
         if plan.entry.branches and "eta" not in arguments and not sampler.stochastic:
             arguments["eta"] = ETA
-            sampler = self._sampler(prompt, steps, arguments)
+            sampler = self._sampler(prompt, plan.steps, arguments)
         sampler.on_nfe = lambda nfe: run.on_nfe(nfe)
         ledger = Ledger(plan.budget)
         metered = MeteredSampler(sampler, ledger)
@@ -202,6 +219,7 @@ class BestOfNPipeline:
             seed=plan.seed,
             options={name: _as_setting(value) for name, value in plan.options.items()},
             budget=plan.limits,
+            endless=plan.endless,
             references=list(plan.entry.references),
             batch_invariant=self.batch_invariant,
             lora=self.lora,

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from bon_search.errors import SearchError
 from bon_search.ledger import Cost
+from bon_search.plan import Plan
 from bon_search.result import Recipe
-from bon_search.table import MOST
+from bon_search.table import MOST, load_search
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from bon_search.result import SearchResult
 
-OWN = frozenset({"n", "seed", "search", "options", "budget", "references"})  # a candidate remade alone has its own
+OWN = frozenset(
+    {"n", "seed", "search", "options", "budget", "endless", "references"}
+)  # a candidate remade alone has its own
 
 
 @dataclass(frozen=True)
@@ -38,17 +41,20 @@ class Remake:
     pixels: str
     nfe: float
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Arguments of `start`: the candidate alone if it comes from its seed, else the whole search that led to it."""
+    def plan(self, steps: int) -> Plan:
+        """What to do: make the candidate alone if it comes from its seed, else repeat the search that led to it.
+
+        Raises:
+            SearchError: There is no such search here.
+        """
         recipe = self.recipe
-        if recipe.seed <= self.seed < recipe.seed + MOST:  # whatever a search derives has another, of 63 bits
-            return {"n": 1, "seed": self.seed}
+        if recipe.seed <= self.seed < recipe.seed + MOST:  # whatever a search derives has a seed of 63 bits
+            return Plan(load_search("best_of_n"), 1, self.seed, {}, steps, Cost.at_most())
         budget = Cost.at_most(**recipe.budget)
         if budget.seconds < math.inf:  # time cannot be repeated, but what it paid for can
             budget = replace(budget, seconds=math.inf, nfe=self.nfe)
-        same = {"search": recipe.search, "n": recipe.n, "seed": recipe.seed, "options": recipe.options}
-        return {**same, "budget": budget}
+        entry = load_search(recipe.search)
+        return Plan(entry, recipe.n, recipe.seed, recipe.options, steps, budget, recipe.endless)
 
     def verdict(self, result: SearchResult) -> str:
         """One sentence: how the new picture relates to the old one."""

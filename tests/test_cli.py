@@ -122,6 +122,21 @@ def test_any_candidate_is_made_again_alone(tmp_path: Path, capsys: pytest.Captur
     assert data["candidates"][0]["pixels"] != third["pixels"]
 
 
+@pytest.mark.parametrize("search", [["--search", "beam"], ["--search", "fk", "--budget-seconds", "3"]])
+def test_a_candidate_that_a_search_led_to_is_made_again(
+    search: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, again = tmp_path / "first", tmp_path / "again"
+    n = ["--n", "4"] if "fk" not in search else []
+    assert main([*search, *n, *FAST, "--steps", "6", "--out", str(first), PROMPT]) == 0
+    derived = next(row for row in result_of(first / "best.png")["candidates"] if row["seed"] > 1 << 32)
+    source = ["--from", str(first / "result.json"), "--candidate", str(derived["rank"])]
+    assert main([*source, "--out", str(again)]) == 0
+    assert "bit for bit" in capsys.readouterr().err
+    (made,) = result_of(again / "best.png")["candidates"]
+    assert (made["seed"], made["pixels"], made["score"]) == (derived["seed"], derived["pixels"], derived["score"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
