@@ -1,6 +1,7 @@
 """One backbone in memory for several checkpoints: low-rank side branches and projectors, one set active at a time."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import cast
 
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ class Shared:
             check_fit(checkpoint, backbone)
         self.backbone = backbone
         self.active = ""
-        self.keep = False  # whether to keep what the vision tower gives
+        self._keep = False  # whether to keep what the vision tower gives
         self._weights = dict(cast(nn.Module, backbone).named_parameters())
         replaced = {part for checkpoint in checkpoints.values() for part in checkpoint.projector}
         self._base = {part: self._weights[part].data for part in replaced}
@@ -46,8 +47,8 @@ class Shared:
             self.active = name
 
     def features(self, tower: str, pictures: Sequence[Picture]) -> list[Tensor]:
-        """What the vision tower gives; while `keep` is set, what it gave for a picture before."""
-        if not self.keep:
+        """What the vision tower gives; inside `keeping`, what it gave for a picture before."""
+        if not self._keep:
             return self.backbone.features(pictures)
         new = [picture for picture in pictures if (tower, id(picture)) not in self._seen]
         if new:
@@ -55,9 +56,15 @@ class Shared:
                 self._seen[tower, id(picture)] = picture, given  # the picture is kept so that its id stays its own
         return [self._seen[tower, id(picture)][1] for picture in pictures]
 
-    def forget(self) -> None:
-        """Drop the pictures' features."""
-        self._seen.clear()
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """What the vision tower gives is kept inside, and dropped at the end."""
+        self._keep = True
+        try:
+            yield
+        finally:
+            self._keep = False
+            self._seen.clear()
 
     def _add(self, name: str, checkpoint: Official) -> "View":
         for part, (down, up) in checkpoint.lora.items():
@@ -97,7 +104,8 @@ class Adapted(nn.Module):
         if self._shared.active not in self.branches:
             return plain
         down, up = self.branches[self._shared.active]
-        return plain + (x @ down.T) @ up.T
+        low = x.flatten(0, -2) @ down.T
+        return plain.flatten(0, -2).addmm_(low, up.T).view_as(plain)
 
 
 class View:

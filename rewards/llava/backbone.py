@@ -62,7 +62,10 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Sight:
-    """The keys of SkipCA: `tokens` (B, V, H) padded with zeros, and `mask` (B, V), True where a token counts."""
+    """The keys of SkipCA: `tokens` (B, V, H) padded with zeros, and `mask` (B, V), True where a token counts.
+
+    Where all rows look at one picture, both hold it once: (1, V, H) and (1, V).
+    """
 
     tokens: Tensor
     mask: Tensor
@@ -161,6 +164,8 @@ def last_rows(mask: Tensor) -> Tensor:
 
 def padded(visual: Sequence[Tensor]) -> Sight:
     """Visual tokens of different numbers as one tensor, with the mask of the true ones."""
+    if all(row is visual[0] for row in visual):
+        return Sight(visual[0][None], torch.ones(1, len(visual[0]), dtype=torch.bool, device=visual[0].device))
     tokens = nn.utils.rnn.pad_sequence(list(visual), batch_first=True)  # (B, V, H)
     counts = torch.tensor([len(row) for row in visual], device=tokens.device)
     return Sight(tokens, torch.arange(tokens.shape[1], device=tokens.device) < counts[:, None])

@@ -28,13 +28,17 @@ class MicroBatches:
     Args:
         forward: outputs (B, d) of B rows.
         size: rows in one pass, at most.
+        prompts: rows in one pass, at most, if all are of one picture; by default `size` as well.
         fixed: never sort, never halve: the outputs depend on who runs with whom.
     """
 
-    def __init__(self, forward: Callable[[Sequence[Row]], Tensor], size: int, *, fixed: bool = False) -> None:
+    def __init__(
+        self, forward: Callable[[Sequence[Row]], Tensor], size: int, *, prompts: int = 0, fixed: bool = False
+    ) -> None:
         if size < 1:
             raise RewardError(f"Got batch_size {size}; expected at least 1.")
         self.size = size
+        self.prompts = max(size, prompts)
         self.fixed = fixed
         self._forward = forward
 
@@ -50,11 +54,18 @@ class MicroBatches:
             together = pending.popleft()
             result = self._attempt([rows[index] for index in together])
             if result is None:
-                self.size = (len(together) + 1) // 2
-                pending = deque(part for waiting in (together, *pending) for part in _split(waiting, self.size))
+                half = (len(together) + 1) // 2
+                if _of_one_picture(together, rows):
+                    self.prompts = half
+                else:
+                    self.size = half
+                pending = deque(part for waiting in (together, *pending) for part in self._fitting(waiting, rows))
                 continue
             outputs.update(zip(together, result, strict=True))
         return torch.stack([outputs[index] for index in range(len(rows))])
+
+    def _fitting(self, indices: list[int], rows: Sequence[Row]) -> list[list[int]]:
+        return _split(indices, self.prompts if _of_one_picture(indices, rows) else self.size)
 
     def _plan(self, rows: Sequence[Row]) -> list[list[int]]:
         if self.fixed:
@@ -68,7 +79,7 @@ class MicroBatches:
         )
         shared = [sorted(indices, key=lambda index: -len(rows[index].ids)) for indices in by_picture.values()]
         groups = [*(indices for indices in shared if len(indices) > 1), *([singles] if singles else [])]
-        return [part for group in groups for part in _split(group, self.size)]
+        return [part for group in groups for part in self._fitting(group, rows)]
 
     def _attempt(self, rows: Sequence[Row]) -> Tensor | None:
         """Outputs, or None if memory ran out and fewer rows might fit."""
@@ -88,3 +99,7 @@ class MicroBatches:
 
 def _split(indices: list[int], size: int) -> list[list[int]]:
     return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
+def _of_one_picture(indices: list[int], rows: Sequence[Row]) -> bool:
+    return all(rows[index].picture is rows[indices[0]].picture for index in indices)

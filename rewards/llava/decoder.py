@@ -7,8 +7,8 @@ the full pass.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,30 +17,10 @@ from torch.nn import functional as F
 from rewards.errors import RewardError
 from rewards.llava.backbone import Backbone, Embedded, Foreign
 
-
-@dataclass(frozen=True)
-class Past:
-    """Keys and values of a shared beginning: for each layer (B, heads, P, D), rotated."""
-
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
-
-    def expand(self, count: int) -> "Past":
-        """The same beginning for `count` rows, without a copy; it must have been made from one row."""
-        return Past(
-            tuple(key.expand(count, -1, -1, -1) for key in self.keys),
-            tuple(value.expand(count, -1, -1, -1) for value in self.values),
-        )
+KeyValue: TypeAlias = tuple[Tensor, Tensor]  # (B, heads, P, D) each, the keys rotated
 
 
-def read(
-    backbone: Backbone,
-    inputs: Embedded,
-    *,
-    rows: Tensor | None = None,
-    layer: int | None = None,
-    past: Past | None = None,
-) -> Tensor:
+def read(backbone: Backbone, inputs: Embedded, *, rows: Tensor | None = None, layer: int | None = None) -> Tensor:
     """Hidden states (B, R, H) at the positions `rows`.
 
     Args:
@@ -49,61 +29,77 @@ def read(
         rows: (B, R) positions in `inputs` to read; None reads all.
         layer: how many layers to run, 0 to one less than all, for their output before the final norm; None runs all of
             them and the norm.
-        past: keys and values of what stands before `inputs`, from `prefill`.
 
     Raises:
         RewardError: there is no such layer.
     """
-    layers = _first(backbone.layers, layer)
-    x = inputs.x
-    mask = visible(inputs.mask, None, past)
-    for number, block in enumerate(layers[:-1] if rows is not None else layers):
-        x, _, _ = _walk(block)(block, replace(inputs, x=x), mask, None, _of_layer(past, number))
+    layers = layers_until(backbone.layers, layer)
+    mask = visible(inputs.mask, None)
+    for block in layers[:-1] if rows is not None else layers:
+        inputs = run(block, inputs, mask)
     if rows is not None and layers:
-        mask = visible(inputs.mask, rows, past)
-        x, _, _ = _walk(layers[-1])(layers[-1], replace(inputs, x=x), mask, rows, _of_layer(past, len(layers) - 1))
+        inputs = run(layers[-1], inputs, visible(inputs.mask, rows), rows=rows)
     elif rows is not None:
-        x = _take(x, rows)
+        inputs = replace(inputs, x=_take(inputs.x, rows))
+    return finish(backbone, inputs.x, layer)
+
+
+def layers_until(layers: Sequence[nn.Module], count: int | None) -> list[nn.Module]:
+    """The first `count` of `layers`, fewer than all; None stands for all.
+
+    Raises:
+        RewardError: there are not so many.
+    """
+    if count is not None and not 0 <= count < len(layers):
+        raise RewardError(
+            f"Got layer={count} for a language model of {len(layers)} layers; expected 0 to {len(layers) - 1}, or None "
+            "for the last one after its norm."
+        )
+    return list(layers)[:count]
+
+
+def run(
+    block: nn.Module,
+    inputs: Embedded,
+    mask: Tensor | None,
+    *,
+    rows: Tensor | None = None,
+    past: KeyValue | None = None,
+) -> Embedded:
+    """One decoder layer: its output at the positions `rows` (all if None) takes the place of `inputs.x`.
+
+    Args:
+        block: the layer.
+        inputs: the output of the layer before.
+        mask: see `visible`.
+        rows: (B, R) positions.
+        past: keys and values of what stands before `inputs`.
+    """
+    attend, feed = _steps(block)
+    return replace(inputs, x=feed(block, attend(block, inputs, mask, rows, past)[0]))
+
+
+def run_keeping(block: nn.Module, inputs: Embedded, mask: Tensor | None) -> tuple[Embedded, KeyValue]:
+    """One decoder layer at all positions, and what later positions of the same rows attend to there."""
+    attend, feed = _steps(block)
+    x, key, value = attend(block, inputs, mask, None, None)
+    return replace(inputs, x=feed(block, x)), (key, value)
+
+
+def keys_values(block: Foreign, inputs: Embedded) -> KeyValue:
+    """What later positions attend to in a layer whose own output nobody reads."""
+    x, cos, sin = to(device_of(block), (inputs.x, inputs.cos, inputs.sin))
+    attention, normed = block.self_attn, block.input_layernorm(x)
+    _, key, value = (_heads(part, attention.head_dim) for part in _project(attention, normed[:, :0], normed))
+    return _rotate(key, cos, sin), value
+
+
+def finish(backbone: Backbone, x: Tensor, layer: int | None) -> Tensor:
+    """States (B, R, H) of the last layer that was run, after the final norm if that is the last there is."""
     if layer is not None:
         return x
     final: Tensor = backbone.norm(x.to(device_of(backbone.norm)))
     return final
-
-
-def common_start(inputs: Embedded) -> int:
-    """How many first positions are the same in all rows: what `read_behind` can compute once."""
-    same = (inputs.x == inputs.x[:1]).all(-1).all(0) & (inputs.cos == inputs.cos[:1]).all(-1).all(0)[0]
-    return int((same & inputs.mask.all(0)).int().cumprod(0).sum())
-
-
-def read_behind(backbone: Backbone, inputs: Embedded, *, start: int, rows: Tensor, layer: int | None = None) -> Tensor:
-    """`read` of rows that share their first `start` positions (several prompts on one picture), which run once.
-
-    Args:
-        backbone: gives layers and final norm.
-        inputs: padded on the right; equal in all rows before `start`, see `common_start`.
-        start: at least 1, and before every position in `rows`.
-        rows: (B, R) positions to read.
-        layer: as in `read`.
-    """
-    first = Embedded(
-        inputs.x[:1, :start], inputs.cos[:1, :, :start], inputs.sin[:1, :, :start], inputs.mask[:1, :start]
-    )
-    rest = Embedded(inputs.x[:, start:], inputs.cos[:, :, start:], inputs.sin[:, :, start:], inputs.mask[:, start:])
-    past = prefill(backbone, first, layer=layer).expand(len(inputs.x))
-    return read(backbone, rest, rows=rows - start, layer=layer, past=past)
-
-
-def prefill(backbone: Backbone, inputs: Embedded, *, layer: int | None = None) -> Past:
-    """Keys and values of `inputs` in every layer that `read` with the same `layer` will run."""
-    keys, values = [], []
-    x = inputs.x
-    mask = visible(inputs.mask, None, None)
-    for block in _first(backbone.layers, layer):
-        x, key, value = _walk(block)(block, replace(inputs, x=x), mask, None, None)
-        keys.append(key)
-        values.append(value)
-    return Past(tuple(keys), tuple(values))
 
 
 def compile_layers(backbone: Backbone, *, backend: str = "inductor") -> None:
@@ -113,26 +109,24 @@ def compile_layers(backbone: Backbone, *, backend: str = "inductor") -> None:
         backbone: changed in place.
         backend: of `torch.compile`.
     """
-    walk = torch.compile(_layer, dynamic=True, backend=backend)
+    steps = tuple(torch.compile(step, dynamic=True, backend=backend) for step in (_attended, _fed))
     for block in backbone.layers:
-        cast(Foreign, block)._walk = walk  # a function of the layer, no part of its weights
+        cast(Foreign, block)._steps = steps  # functions of the layer, no part of its weights
 
 
-def visible(mask: Tensor, rows: Tensor | None, past: Past | None) -> Tensor | None:
-    """What each reading position may attend to, (B, 1, R, P + L) bool; None stands for plain causality.
+def visible(mask: Tensor, rows: Tensor | None) -> Tensor | None:
+    """What each reading position may attend to, (B, 1, R, L) bool; None stands for plain causality.
 
     Plain causality is enough where nothing but padding on the right is hidden. Padding on the left sees itself only: a
     position that sees nothing would be NaN.
     """
-    before = past.keys[0].shape[2] if past else 0
-    if rows is None and not before and bool((mask[:, :-1] >= mask[:, 1:]).all()):
+    if rows is None and bool((mask[:, :-1] >= mask[:, 1:]).all()):
         return None
-    full = F.pad(mask, (before, 0), value=True)  # (B, P + L)
-    keys = torch.arange(full.shape[1], device=mask.device)
+    keys = torch.arange(mask.shape[1], device=mask.device)
     if rows is None:
-        rows = torch.arange(mask.shape[1], device=mask.device).expand(len(mask), -1)
-    queries = (rows + before)[:, None, :, None]  # (B, 1, R, 1)
-    return ((keys <= queries) & full[:, None, None]) | (keys == queries)
+        rows = keys.expand(len(mask), -1)
+    queries = rows[:, None, :, None]  # (B, 1, R, 1)
+    return ((keys <= queries) & mask[:, None, None]) | (keys == queries)
 
 
 def rotary(positions: Tensor, frequencies: Tensor, *, scale: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -168,33 +162,21 @@ def to(device: torch.device, tensors: Iterable[Tensor | None]) -> list[Any]:
     return [None if tensor is None else tensor.to(device) for tensor in tensors]
 
 
-def _first(layers: Sequence[nn.Module], count: int | None) -> list[nn.Module]:
-    if count is not None and not 0 <= count < len(layers):
-        raise RewardError(
-            f"Got layer={count} for a language model of {len(layers)} layers; expected 0 to {len(layers) - 1}, or None "
-            "for the last one after its norm."
-        )
-    return list(layers)[:count]
-
-
-def _of_layer(past: Past | None, number: int) -> tuple[Tensor, Tensor] | None:
-    return None if past is None else (past.keys[number], past.values[number])
-
-
 def _take(x: Tensor, rows: Tensor) -> Tensor:
     """`x` (B, L, H) at `rows` (B, R): (B, R, H)."""
     return x.gather(1, rows.to(x.device)[..., None].expand(-1, -1, x.shape[-1]))
 
 
-def _walk(block: Foreign) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-    """`_layer`, or what `compile_layers` made of it."""
-    return getattr(block, "_walk", _layer)
+def _steps(block: Foreign) -> Sequence[Callable[..., Any]]:
+    """The two halves of a layer, or what `compile_layers` made of them."""
+    steps: Sequence[Callable[..., Any]] = getattr(block, "_steps", (_attended, _fed))
+    return steps
 
 
-def _layer(
-    block: Foreign, inputs: Embedded, mask: Tensor | None, rows: Tensor | None, past: tuple[Tensor, Tensor] | None
+def _attended(
+    block: Foreign, inputs: Embedded, mask: Tensor | None, rows: Tensor | None, past: KeyValue | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One decoder layer at `rows` (all if None): its output, and its keys and values of all rows."""
+    """The first half of a layer at `rows` (all if None): attention with its residual, and keys and values of all."""
     device = device_of(block)
     x, cos, sin, mask, rows = to(device, (inputs.x, inputs.cos, inputs.sin, mask, rows))
     attention = block.self_attn
@@ -204,10 +186,24 @@ def _layer(
     key = _rotate(key, cos, sin)
     query = _rotate(query, *(cos, sin) if rows is None else (_take_angles(cos, rows), _take_angles(sin, rows)))
     if past is not None:
-        key, value = (torch.cat([old.to(device), new], dim=2) for old, new in zip(past, (key, value), strict=True))
+        key, value = (torch.cat([old, new], dim=2) for old, new in zip(past, (key, value), strict=True))
     seen = _attend(query, key, value, mask)  # (B, R, heads · D)
-    x = (x if rows is None else _take(x, rows)) + attention.o_proj(seen)
-    return x + block.mlp(block.post_attention_layernorm(x)), key, value
+    return (x if rows is None else _take(x, rows)) + attention.o_proj(seen), key, value
+
+
+def _fed(block: Foreign, x: Tensor) -> Tensor:
+    """The second half of a layer: the gated MLP, with its residual; its inner values are the widest there are."""
+    mlp = block.mlp
+    return x + mlp.down_proj(_gated(mlp, block.post_attention_layernorm(x)))  # type: ignore[no-any-return]
+
+
+def _gated(mlp: Foreign, x: Tensor) -> Tensor:
+    if hasattr(mlp, "gate_up_proj"):
+        gate, up = mlp.gate_up_proj(x).chunk(2, dim=-1)
+        gate = mlp.activation_fn(gate)
+    else:
+        gate, up = mlp.act_fn(mlp.gate_proj(x)), mlp.up_proj(x)
+    return gate * up if gate.requires_grad else gate.mul_(up)  # type: ignore[no-any-return]
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:

@@ -52,7 +52,8 @@ class PublishedHead(nn.Module):
         return refined
 
     def _seen(self, states: Tensor, sight: Sight) -> Tensor:
-        visual = sight.tokens.to(states)  # (B, V, H)
+        visual = sight.tokens.to(states)  # (B, V, H), or of one picture (V, H)
+        visual = visual[0] if len(visual) == 1 else visual
         asked = self.W_q(states) @ self.W_k.weight / states.shape[-1] ** 0.5  # (B, R, H)
         logits = (asked @ visual.mT).masked_fill(~sight.mask.to(states.device)[:, None], -torch.inf)  # (B, R, V)
         weights = logits.softmax(dim=-1).nan_to_num()  # a row with nothing to look at sees nothing
@@ -95,7 +96,7 @@ def pool_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (weights * values).sum(dim=1) / weights.sum(dim=1)
 
 
-def win_probabilities(outputs: Tensor, tau: float, *, bfloat16: bool = False) -> Tensor:
+def win_probabilities(outputs: Tensor, tau: float, *, others: Tensor | None = None, bfloat16: bool = False) -> Tensor:
     """P[i, j] = sigmoid(s(i, j) / tau), the probability that candidate i is preferred to j.
 
     With one output s is the difference; with an even number d of them, as trained for general preference,
@@ -104,15 +105,13 @@ def win_probabilities(outputs: Tensor, tau: float, *, bfloat16: bool = False) ->
     Args:
         outputs: (N, d) of the head.
         tau: of the checkpoint.
+        others: (M, d) to compare with; `outputs` themselves if None.
         bfloat16: round outputs and every intermediate result as the published code does, which makes ties.
 
     Returns:
-        (N, N) float32 with one half on the diagonal.
+        (N, M) float32; (N, N) with one half on the diagonal.
     """
-    v = outputs.to(torch.bfloat16 if bfloat16 else torch.float32)
-    if v.shape[1] == 1:
-        s = v - v.T
-    else:
-        even, odd = v[:, 0::2], v[:, 1::2]  # (N, d / 2)
-        s = (even[:, None] * odd - odd[:, None] * even).sum(-1)
+    dtype = torch.bfloat16 if bfloat16 else torch.float32
+    v, w = outputs.to(dtype), (outputs if others is None else others).to(dtype)
+    s = v - w.T if v.shape[1] == 1 else (v[:, None, 0::2] * w[:, 1::2] - v[:, None, 1::2] * w[:, 0::2]).sum(-1)
     return (s / tau).sigmoid().float()

@@ -40,7 +40,7 @@ def load_published(  # noqa: PLR0913  what a published checkpoint leaves open
     num_crops: int = NUM_CROPS,
     pooling: Pooling = "eos",
     layer: int | None = None,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     compile: bool = False,
     allow_empty: bool = False,
 ) -> PublishedReward:
@@ -61,7 +61,7 @@ def load_published(  # noqa: PLR0913  what a published checkpoint leaves open
         pooling: "eos" reads the last token, "mean" all of them.
         layer: which layer's output is read, before the final norm; None for the last one after it, for which the
             published code says 32.
-        batch_size: pictures in one forward pass.
+        batch_size: pictures in one forward pass; see `published.PublishedReward`.
         compile: run the decoder layers through `torch.compile`, which takes its time at the first calls; its
             traces are tested for equal numbers, its code generation is not.
         allow_empty: take prompts without a word.
@@ -95,7 +95,7 @@ def build_reward(
     skipca: SkipCAMode | None = None,
     pooling: Pooling = "eos",
     layer: int | None = None,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     allow_empty: bool = False,
 ) -> PublishedReward:
     """The reward of a checkpoint on a backbone to which it is applied already; options as for `load_published`."""

@@ -1,19 +1,17 @@
 """Several checkpoints over one base model: a picture is seen once, and judged from every perspective."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from rewards.base import ImagesLike, Scores
 from rewards.devices import device_of, dtype_of
 from rewards.errors import CheckpointError, RewardError
 from rewards.llava.adapters import Shared
-from rewards.llava.backbone import Inputs, Picture
+from rewards.llava.backbone import Inputs
 from rewards.llava.decoder import compile_layers
 from rewards.llava.families import Base, load_base, resolve
 from rewards.llava.hub import locate
@@ -21,7 +19,8 @@ from rewards.llava.layouts import NUM_CROPS
 from rewards.llava.loading import SkipCAMode, base_name, build_reward, check_family, check_skipca, warn_of_initial
 from rewards.llava.official import read_official
 from rewards.llava.pictures import as_pictures
-from rewards.llava.published import PublishedReward, check_prompts
+from rewards.llava.preparing import prepared, reunited
+from rewards.llava.published import PublishedReward, check_prompts, windows_of
 from rewards.llava.weights import DeviceMap
 
 _REFUSED = 1e4  # what a picture below a limit loses: far more than scores differ, little enough for float32
@@ -34,11 +33,9 @@ class Perspectives:
         rewards: each perspective's reward, by name; each can be used alone.
     """
 
-    def __init__(
-        self, shared: Shared, rewards: Mapping[str, PublishedReward], seeing: "Remembering", window: int
-    ) -> None:
+    def __init__(self, shared: Shared, rewards: Mapping[str, PublishedReward], inputs: Inputs) -> None:
         self.rewards = dict(rewards)
-        self._shared, self._seeing, self._window = shared, seeing, window
+        self._shared, self._inputs = shared, inputs
 
     def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> dict[str, Scores]:
         """Scores (N,) of N pictures from every perspective, each as that checkpoint alone would give them."""
@@ -53,14 +50,19 @@ class Perspectives:
         for name in names:
             self._known(name).check_company(prompts)
         pictures = as_pictures(images)
-        check_prompts(prompts, len(pictures), allow_empty=True)  # whether they may be, each reward says
-        outputs: dict[str, list[Tensor]] = {name: [] for name in names}
-        for start in range(0, len(pictures), self._window):
-            part = slice(start, start + self._window)
-            with self._keeping():
-                for name in names:
-                    outputs[name].append(self.rewards[name].heads(pictures[part], prompts[part]))
-        scores = {name: self.rewards[name].scores(torch.cat(parts), prompts) for name, parts in outputs.items()}
+        rewards = {name: self.rewards[name] for name in names}
+        allow_empty = all(reward.allow_empty for reward in rewards.values())
+        check_prompts(prompts, len(pictures), allow_empty=allow_empty)
+        windows = windows_of(rewards.values(), pictures)
+        parts: dict[str, list[Tensor]] = {name: [] for name in names}
+        for window in prepared(self._inputs, pictures, prompts, windows):
+            with self._shared.keeping():
+                for name, reward in rewards.items():
+                    parts[name].append(reward.batches(window.rows))
+        scores = {
+            name: reward.scores(reward.checked(reunited(windows, parts[name])), prompts)
+            for name, reward in rewards.items()
+        }
         return (
             {name: column.to(images.device) for name, column in scores.items()}
             if isinstance(images, Tensor)
@@ -88,17 +90,6 @@ class Perspectives:
                 raise RewardError(f"Got a limit on {name!r}, whose head only compares; take one with absolute scores.")
             self._known(name)
         return CombinedPerspectives(self, dict(weights), limits)
-
-    @contextmanager
-    def _keeping(self) -> Iterator[None]:
-        """Pictures and what the vision tower gives for them are kept inside, and dropped at the end."""
-        self._seeing.keep = self._shared.keep = True
-        try:
-            yield
-        finally:
-            self._seeing.keep = self._shared.keep = False
-            self._seeing.forget()
-            self._shared.forget()
 
     def _known(self, name: str) -> PublishedReward:
         if name not in self.rewards:
@@ -131,40 +122,6 @@ class CombinedPerspectives:
         return total
 
 
-class Remembering:
-    """Inputs that while `keep` is set prepare each picture once (`rewards.llava.backbone.Inputs`)."""
-
-    def __init__(self, inputs: Inputs) -> None:
-        self.keep = False
-        self._inputs = inputs
-        self._known: dict[int, tuple[Image.Image, Picture]] = {}
-
-    @property
-    def pad_id(self) -> int:
-        """Fills a batch."""
-        return self._inputs.pad_id
-
-    def picture(self, image: Image.Image) -> Picture:
-        """The picture, preprocessed."""
-        if not self.keep:
-            return self._inputs.picture(image)
-        if id(image) not in self._known:
-            self._known[id(image)] = image, self._inputs.picture(image)
-        return self._known[id(image)][1]
-
-    def text(self, prompt: str) -> str:
-        """The whole text around the prompt."""
-        return self._inputs.text(prompt)
-
-    def ids(self, prompt: str, picture: Picture) -> list[int]:
-        """Token ids of one row."""
-        return self._inputs.ids(prompt, picture)
-
-    def forget(self) -> None:
-        """Drop the pictures."""
-        self._known.clear()
-
-
 def load_perspectives(  # noqa: PLR0913  as many as for one checkpoint
     checkpoints: Mapping[str, str | Path],
     *,
@@ -174,7 +131,7 @@ def load_perspectives(  # noqa: PLR0913  as many as for one checkpoint
     device: str | torch.device | None = None,
     device_map: DeviceMap | None = None,
     num_crops: int = NUM_CROPS,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     compile: bool = False,
     allow_empty: bool = False,
 ) -> Perspectives:
@@ -188,7 +145,7 @@ def load_perspectives(  # noqa: PLR0913  as many as for one checkpoint
         device: where it runs; a GPU if there is one.
         device_map: which module goes where, instead of `device`.
         num_crops: for Phi, at most so many crops of a picture.
-        batch_size: pictures in one forward pass.
+        batch_size: pictures in one forward pass; see `published.PublishedReward`.
         compile: run the decoder layers through `torch.compile`; see `loading.load_published`.
         allow_empty: take prompts without a word.
 
@@ -213,14 +170,14 @@ def load_perspectives(  # noqa: PLR0913  as many as for one checkpoint
     )
     for checkpoint in read.values():
         warn_of_initial(checkpoint, loaded)
-    shared, seeing = Shared(loaded.backbone, read), Remembering(loaded.inputs)
+    shared, inputs = Shared(loaded.backbone, read), loaded.inputs
     if compile:
         compile_layers(loaded.backbone)
     rewards = {
         name: build_reward(
-            checkpoint, Base(shared.views[name], seeing), base=name_of_base, skipca=skipca, batch_size=batch_size,
+            checkpoint, Base(shared.views[name], inputs), base=name_of_base, skipca=skipca, batch_size=batch_size,
             allow_empty=allow_empty,
         )
         for name, checkpoint in read.items()
     }  # fmt: skip
-    return Perspectives(shared, rewards, seeing, 2 * batch_size)
+    return Perspectives(shared, rewards, inputs)

@@ -1,8 +1,7 @@
 """LLaVA-Reward's published checkpoints as a `Reward`, on any of their backbones."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -12,15 +11,18 @@ from torch import Tensor
 
 from rewards.base import ImagesLike, Scores, check_scores
 from rewards.errors import RewardError, ScoreError
-from rewards.llava.backbone import Inputs, Picture
-from rewards.llava.batches import MicroBatches, Row
+from rewards.llava.backbone import Inputs
+from rewards.llava.batches import MicroBatches
+from rewards.llava.decoder import device_of
 from rewards.llava.heads import win_probabilities
 from rewards.llava.official import Official
 from rewards.llava.pictures import as_pictures
+from rewards.llava.preparing import by_picture, in_order, prepared, reunited
 from rewards.llava.scoring import Scorer
 from rewards.preferences import borda
 
-_WORKERS = 4
+_BATCH, _BATCH_CPU = 16, 1  # pictures in one pass
+_PROMPTS = 64  # on one picture in one pass; each takes memory for its own words alone
 _WHOLE = 1 << 30  # bytes; larger files go into the revision by their size
 
 
@@ -36,9 +38,13 @@ class PublishedReward:
         checkpoint: what was read from disk.
         scorer: backbone and head.
         inputs: prepares pictures and prompts for them.
-        batch_size: pictures in one forward pass; halved where memory runs out.
+        batch_size: pictures in one forward pass, halved where memory runs out; by default 16, but 1 on a CPU, which
+            more would not make faster, unless the scorer is `official`. Prompts on one picture run together anyway.
         base: name of the base model, for records.
         allow_empty: take prompts without a word, for data that has none; otherwise they are an error.
+
+    Attributes:
+        batches: outputs of the head for rows that `inputs` prepared.
     """
 
     name = "llava-reward"
@@ -49,7 +55,7 @@ class PublishedReward:
         scorer: Scorer,
         inputs: Inputs,
         *,
-        batch_size: int = 16,
+        batch_size: int | None = None,
         base: str = "",
         allow_empty: bool = False,
     ) -> None:
@@ -59,8 +65,11 @@ class PublishedReward:
         self.absolute = scorer.head.value_head.out_features == 1
         self.base = base
         self.allow_empty = allow_empty
-        self._inputs = inputs
-        self._batches = MicroBatches(scorer, batch_size, fixed=scorer.official)
+        self.inputs = inputs
+        if batch_size is None:
+            batch_size = _default_batch(scorer)
+        prompts = _PROMPTS if scorer.shares else batch_size
+        self.batches = MicroBatches(scorer, batch_size, prompts=prompts, fixed=scorer.official)
 
     @cached_property
     def revision(self) -> str:
@@ -95,14 +104,24 @@ class PublishedReward:
         """
         pictures = as_pictures(images)
         check_prompts(prompts, len(pictures), allow_empty=self.allow_empty)
-        outputs = torch.cat([self._batches(rows) for rows in self._prepared(pictures, prompts)])
+        windows = windows_of([self], pictures)
+        parts = [self.batches(window.rows) for window in prepared(self.inputs, pictures, prompts, windows)]
+        outputs = self.checked(reunited(windows, parts))
+        return outputs.to(images.device) if isinstance(images, Tensor) else outputs
+
+    def checked(self, outputs: Tensor) -> Tensor:
+        """The head's outputs (N, d) themselves.
+
+        Raises:
+            ScoreError: they are not finite.
+        """
         broken = (~outputs.isfinite()).any(1).nonzero().flatten().tolist()
         if broken:
             raise ScoreError(
                 f"Reward {self.name!r} gave values that are not finite for candidate {broken[0]} ({len(broken)} of "
                 f"{len(outputs)}); look at that picture, or run the reward in float32."
             )
-        return outputs.to(images.device) if isinstance(images, Tensor) else outputs
+        return outputs
 
     def preference(self, images: ImagesLike, prompt: str, *, bfloat16: bool = False) -> Tensor:
         """P[i, j], the probability that picture i is preferred to j for `prompt`; (N, N), from one pass per picture.
@@ -120,30 +139,32 @@ class PublishedReward:
         pictures = as_pictures(images)
         return win_probabilities(self.heads(pictures, [prompt] * len(pictures)), self.tau, bfloat16=bfloat16)
 
+    def chances(self, outputs: Tensor, others: Tensor | None = None) -> Tensor:
+        """P[i, j], the probability that i is preferred to j of the others (of themselves if None), from `heads`.
+
+        Args:
+            outputs: (N, d).
+            others: (M, d), of the same prompt.
+
+        Returns:
+            (N, M) float32.
+        """
+        return win_probabilities(outputs, self.tau, others=others)
+
     def _against_others(self, outputs: Tensor, prompts: Sequence[str]) -> Tensor:
         scores = torch.empty(len(outputs), device=outputs.device)
         for prompt in dict.fromkeys(prompts):
             members = [index for index, other in enumerate(prompts) if other == prompt]
-            scores[members] = borda(win_probabilities(outputs[members], self.tau)).to(scores)
+            scores[members] = borda(self.chances(outputs[members])).to(scores)
         return scores
 
-    def _prepared(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Iterator[list[Row]]:
-        """Rows in windows, the next one's pictures being prepared in threads while the last one's rows are scored."""
-        size = self._batches.size * (1 if self.scorer.official else 2)
-        starts = range(0, len(images), size)
-        with ThreadPoolExecutor(_WORKERS) as pool:
 
-            def submit(start: int) -> dict[int, Future[Picture]]:
-                window = {id(image): image for image in images[start : start + size]}
-                return {key: pool.submit(self._inputs.picture, image) for key, image in window.items()}
-
-            ahead = submit(0)
-            for start in starts:
-                window = {key: future.result() for key, future in ahead.items()}
-                ahead = submit(start + size)
-                pairs = zip(images[start : start + size], prompts[start : start + size], strict=True)
-                seen = [(window[id(image)], prompt) for image, prompt in pairs]
-                yield [Row(picture, self._inputs.ids(prompt, picture)) for picture, prompt in seen]
+def windows_of(rewards: Collection[PublishedReward], images: Sequence[Image.Image]) -> list[list[int]]:
+    """Numbers of the rows that come together, so that each of `rewards` can make its batches of them."""
+    size = max(reward.batches.size for reward in rewards)
+    if any(reward.scorer.official for reward in rewards):  # who runs with whom is part of the score
+        return in_order(len(images), size)
+    return by_picture(images, size)
 
 
 def check_prompts(prompts: Sequence[str], count: int, *, allow_empty: bool = False) -> None:
@@ -162,6 +183,11 @@ def check_prompts(prompts: Sequence[str], count: int, *, allow_empty: bool = Fal
             )
         if any(0xD800 <= ord(character) < 0xE000 for character in prompt):
             raise RewardError(f"The prompt {prompt!r} of image {number} is no valid text; expected whole characters.")
+
+
+def _default_batch(scorer: Scorer) -> int:
+    alone = device_of(scorer.backbone.norm).type == "cpu" and not scorer.official
+    return _BATCH_CPU if alone else _BATCH
 
 
 def _check_company(prompts: Sequence[str]) -> None:

@@ -98,7 +98,7 @@ def load_llava_reward(  # noqa: PLR0913  one door to the embedded reward and to 
     num_crops: int = NUM_CROPS,
     pooling: Pooling = "eos",
     layer: int | None = None,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     compile: bool = False,
     allow_empty: bool = False,
     variant: str = "",
@@ -110,7 +110,7 @@ def load_llava_reward(  # noqa: PLR0913  one door to the embedded reward and to 
             embedded model for 64 x 64 shapes if None.
         device: for example "cuda"; the embedded model stays on the CPU unless told otherwise, others take a GPU if any.
         dtype: "float32", "bfloat16" or "float16".
-        batch_size: pictures in one forward pass.
+        batch_size: pictures in one forward pass; by default 16, or what `published.PublishedReward` says.
         base: this and the rest are for the published layout alone, see `loading.load_published`.
         skipca: "masked" or "official".
         device_map: which module goes where.
@@ -145,7 +145,8 @@ def load_llava_reward(  # noqa: PLR0913  one door to the embedded reward and to 
         raise RewardError(f"Got {option}, which only checkpoints in the published layout have; leave it out.")
     folder = EMBEDDED if checkpoint is None else Path(checkpoint)
     parts = load_checkpoint(folder)
-    return LlavaReward(parts, batch_size=batch_size, device=place, dtype=number, revision=revision(folder))
+    size = 16 if batch_size is None else batch_size
+    return LlavaReward(parts, batch_size=size, device=place, dtype=number, revision=revision(folder))
 
 
 def _is_published(folder: Path) -> bool:

@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from rewards.errors import RewardError
-from rewards.llava.backbone import Backbone, Embedded, batch, last_rows
+from rewards.llava.backbone import Backbone, Sight, Tokens, batch, last_rows
 from rewards.llava.batches import Row
-from rewards.llava.decoder import common_start, read, read_behind
+from rewards.llava.beginnings import common_start, read_last
+from rewards.llava.decoder import read
 from rewards.llava.heads import PublishedHead, pool_mean
 
 
@@ -41,30 +43,43 @@ class Scorer:
                 "the last one after its norm."
             )
 
+    @property
+    def shares(self) -> bool:
+        """Whether rows of one picture cost little more than one of them."""
+        return not (self.official or self.mean or self.layer == 0)
+
     @torch.no_grad()
     def __call__(self, rows: Sequence[Row]) -> Tensor:
         """Outputs (B, d) of the head for B rows, float32 on the CPU, from one pass."""
         pictures = list({id(row.picture): row.picture for row in rows}.values())
+        if self.shares and len(pictures) == 1 < len(rows):
+            return self._of_one_picture(rows)
         seen = self.backbone.project(self.backbone.features(pictures), pictures)
         of_picture = {id(picture): tokens for picture, tokens in zip(pictures, seen, strict=True)}
         visual = [of_picture[id(row.picture)] for row in rows]
-        side = "left" if self.official else "right"
-        tokens = batch([row.ids for row in rows], [row.picture for row in rows], self.pad_id, side=side)  # type: ignore[arg-type]
+        tokens = self._tokens(rows)
         inputs = self.backbone.embed(tokens, visual, official=self.official)
         sight = self.backbone.sight(tokens, visual, official=self.official)
         if self.mean:
             refined = self.head.refine(read(self.backbone, inputs, layer=self.layer), sight)  # (B, L, H)
             pooled: Tensor = self.head.value_head(pool_mean(refined, tokens.mask))
             return pooled.float().cpu()
-        states = self._last_states(inputs, last_rows(tokens.mask), shared=len(pictures) == 1)
+        last = last_rows(inputs.mask)
+        return self._outputs(read(self.backbone, inputs, rows=last, layer=self.layer), sight)
+
+    def _of_one_picture(self, rows: Sequence[Row]) -> Tensor:
+        """Outputs (B, d) of rows that share their picture: what they begin with runs once."""
+        visual = self.backbone.project(self.backbone.features([rows[0].picture]), [rows[0].picture])
+        start = common_start([row.ids for row in rows])
+        embedded = (self.backbone.embed(self._tokens([row]), visual) for row in rows)
+        states = read_last(self.backbone, embedded, start=start, layer=self.layer)
+        return self._outputs(states, self.backbone.sight(self._tokens(rows[:1]), visual))
+
+    def _tokens(self, rows: Sequence[Row]) -> Tokens:
+        side: Literal["left", "right"] = "left" if self.official else "right"
+        return batch([row.ids for row in rows], [row.picture for row in rows], self.pad_id, side=side)
+
+    def _outputs(self, states: Tensor, sight: Sight) -> Tensor:
+        """Of the head for states (B, 1, H): (B, d)."""
         outputs: Tensor = self.head(states, sight)
         return outputs[:, 0].float().cpu()
-
-    def _last_states(self, inputs: Embedded, rows: Tensor, *, shared: bool) -> Tensor:
-        """States (B, 1, H) at `rows`; what several prompts on one picture have in common runs once."""
-        rows = rows.to(inputs.x.device)
-        if shared and len(rows) > 1 and not self.official and self.layer != 0:
-            start = min(common_start(inputs), int(rows.min()))
-            if start > 0:
-                return read_behind(self.backbone, inputs, start=start, rows=rows, layer=self.layer)
-        return read(self.backbone, inputs, rows=rows, layer=self.layer)

@@ -6,6 +6,9 @@ from torch import Tensor, nn
 from rewards.llava.backbone import Foreign
 from rewards.llava.decoder import device_of
 
+_CROPS = {"cpu": 1}  # in one pass: a crop of 577 rows keeps a processor busy, and more only take memory
+_CROPS_ELSEWHERE = 64
+
 
 def layers_run(depth: int, read: int) -> int:
     """How many of `depth` layers must run for `hidden_states[read]`, of which there are depth + 1."""
@@ -34,6 +37,9 @@ def patch_features(tower: Foreign, pixels: Tensor, *, keep_class: bool = False) 
 
 
 def crop_features(tower: Foreign, pixels: list[Tensor], *, keep_class: bool = False) -> list[Tensor]:
-    """`patch_features` of several pictures in one pass, one tensor (C_i, patches, W) each."""
+    """`patch_features` of several pictures, one tensor (C_i, patches, W) each, a limited number of crops at a time."""
     counts = [len(crops) for crops in pixels]
-    return list(torch.split(patch_features(tower, torch.cat(pixels), keep_class=keep_class), counts))
+    crops = pixels[0] if len(pixels) == 1 else torch.cat(pixels)
+    few = _CROPS.get(device_of(tower).type, _CROPS_ELSEWHERE)
+    features = torch.cat([patch_features(tower, part, keep_class=keep_class) for part in torch.split(crops, few)])
+    return list(torch.split(features, counts))

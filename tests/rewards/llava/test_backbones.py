@@ -10,7 +10,8 @@ from torch import nn
 import rewards.llava
 from rewards.errors import RewardError
 from rewards.llava.backbone import Backbone, Embedded, Picture, Tokens, batch, last_rows
-from rewards.llava.decoder import common_start, prefill, read, read_behind
+from rewards.llava.beginnings import common_start, read_last
+from rewards.llava.decoder import read
 from rewards.llava.families import family_of
 from rewards.llava.qwen import window_order
 from rewards.llava.tower import clip_tower, patch_features
@@ -234,37 +235,50 @@ def test_prompts_on_one_picture_share_their_beginning(library: Library, name: st
     inputs = inputs_of(model, case)
     seen = inputs.picture(picture("cat_a"))
     prompts = ["a red fox", "a red fox in deep snow", "boats"]
-    tokens = batch([inputs.ids(prompt, seen) for prompt in prompts], [seen] * 3, inputs.pad_id)
+    ids = [inputs.ids(prompt, seen) for prompt in prompts]
+    tokens = batch(ids, [seen] * 3, inputs.pad_id)
     visual = model.backbone.project(model.backbone.features([seen]), [seen])
-    embedded = model.backbone.embed(tokens, visual * 3)
-    start, rows = common_start(embedded), last_rows(tokens.mask)
-    assert len(visual[0]) < start < int(rows.min())
-    ours = read_behind(model.backbone, embedded, start=start, rows=rows, layer=layer)
-    expected = read(model.backbone, embedded, rows=rows, layer=layer)
+    start = common_start(ids)
+    assert len(visual[0]) < start < min(map(len, ids))
+    alone = [model.backbone.embed(batch([row], [seen], inputs.pad_id), visual) for row in ids]
+    ours = read_last(model.backbone, alone, start=start, layer=layer)
+    expected = read(model.backbone, model.backbone.embed(tokens, visual * 3), rows=last_rows(tokens.mask), layer=layer)
     torch.testing.assert_close(ours, expected, atol=3e-5, rtol=1e-5)
 
 
 @torch.no_grad()
-def test_what_is_read_behind_a_past_may_be_anything(embedded: tuple[Backbone, Embedded]) -> None:
+def test_any_beginning_may_be_shared(embedded: tuple[Backbone, Embedded]) -> None:
+    """A row cut anywhere, and twice of it, so that the ends of one position each are run in two passes."""
     backbone, inputs = embedded
     row = int(inputs.mask.sum(-1).argmax())  # the longest, without padding
-    alone = Embedded(*(part[row : row + 1] for part in (inputs.x, inputs.cos, inputs.sin, inputs.mask)))
-    cut = alone.x.shape[1] - 8
-    past = prefill(backbone, _slice(alone, slice(None, cut)))
-    ours = read(backbone, _slice(alone, slice(cut, None)), past=past)
-    torch.testing.assert_close(ours, read(backbone, alone)[:, cut:], atol=3e-5, rtol=1e-5)
+    whole = Embedded(*(part[row : row + 1] for part in (inputs.x, inputs.cos, inputs.sin, inputs.mask)))
+    expected = read(backbone, whole)[:, -1:]
+    for start in (1, whole.x.shape[1] // 2, whole.x.shape[1] - 1):
+        ours = read_last(backbone, [whole] * 3, start=start)
+        torch.testing.assert_close(ours, expected.expand(3, -1, -1), atol=3e-5, rtol=1e-5)
 
 
-def test_rows_of_different_rotary_factors_share_nothing(library: Library) -> None:
+@torch.no_grad()
+def test_rows_of_different_rotary_factors_share_no_beginning(library: Library) -> None:
+    """Short factors up to 1024 tokens, long ones above."""
     case = CASES["phi3v.bt_ca.long2.crops4"]
     model = library.model(case["adapter"])
     inputs = inputs_of(model, case)
     seen = inputs.picture(picture("cat_a"))
-    tokens = batch([inputs.ids(prompt, seen) for prompt in ("boats", "boats " * 400)], [seen] * 2, inputs.pad_id)
-    with torch.no_grad():
-        embedded = model.backbone.embed(tokens, model.backbone.project(model.backbone.features([seen]), [seen]) * 2)
-    assert tokens.mask.sum(-1).min() <= 1024 < tokens.mask.sum(-1).max()
-    assert common_start(embedded) == 1  # the begin token, at position 0, turns by no angle
+    visual = model.backbone.project(model.backbone.features([seen]), [seen])
+    ids = [inputs.ids(prompt, seen) for prompt in ("boats " * 400, "boats", "boats " * 401)]
+    assert len(ids[1]) <= 1024 < len(ids[0])
+    alone = [model.backbone.embed(batch([row], [seen], inputs.pad_id), visual) for row in ids]
+    ours = read_last(model.backbone, alone, start=common_start(ids))
+    expected = torch.cat([read(model.backbone, row)[:, -1:] for row in alone])
+    torch.testing.assert_close(ours, expected, atol=3e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "shared"), [(["abc", "abd"], 2), (["abc", "abc"], 2), (["abc", "ab"], 1), (["abc", "xbc"], 0)]
+)
+def test_ids_that_rows_have_in_common(rows: list[str], shared: int) -> None:
+    assert common_start([list(map(ord, row)) for row in rows]) == shared
 
 
 @pytest.mark.parametrize("layer", [-1, 3])
@@ -300,7 +314,3 @@ def test_real_crops_only(library: Library) -> None:
     seen = tokens_of(model, case, "r").pictures[0]
     high, wide = (side // 336 for side in seen.size)
     assert len(seen.pixels) == 1 + high * wide < 17
-
-
-def _slice(inputs: Embedded, part: slice) -> Embedded:
-    return Embedded(inputs.x[:, part], inputs.cos[:, :, part], inputs.sin[:, :, part], inputs.mask[:, part])

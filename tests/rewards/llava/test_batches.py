@@ -89,7 +89,7 @@ def test_a_window_of_pictures_is_no_border(reward: Any) -> None:
     images = [picture(name) for name in ("wide", "tall", "square", "tiny", "gray")]
     prompts = [f"a picture number {number}" for number in range(5)]
     small = load_phi("bt_ca")
-    small._batches.size = 1  # windows of two pictures
+    small.batches.size = 2  # windows of four pictures
     torch.testing.assert_close(small(images, prompts), reward(images, prompts), rtol=1e-4, atol=3e-5)
 
 

@@ -31,7 +31,7 @@ def test_numbers_stay_and_one_function_serves_all_layers() -> None:
 
 def test_the_option_reaches_every_layer() -> None:
     layers = load_phi(compile=True).scorer.backbone.layers
-    assert len({id(layer._walk) for layer in layers}) == 1
-    assert not any(hasattr(layer, "_walk") for layer in load_phi().scorer.backbone.layers)
+    assert len({layer._steps for layer in layers}) == 1
+    assert not any(hasattr(layer, "_steps") for layer in load_phi().scorer.backbone.layers)
     with pytest.raises(RewardError, match="Got compile, which only checkpoints in the published layout have"):
         load_reward("llava-reward", compile=True)

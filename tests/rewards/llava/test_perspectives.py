@@ -76,7 +76,7 @@ def test_compiled_perspectives_give_the_same(perspectives: Perspectives, monkeyp
     monkeypatch.setattr(module, "compile_layers", lambda backbone: compiler(backbone, backend="eager"))
     names = {name: PHI[name] for name in ("alignment", "safety")}
     compiled = load_perspectives(names, base=GOLDENS / "phi3v/base", num_crops=1, compile=True)
-    assert all(hasattr(layer, "_walk") for layer in compiled.rewards["safety"].scorer.backbone.layers)
+    assert all(hasattr(layer, "_steps") for layer in compiled.rewards["safety"].scorer.backbone.layers)
     for _ in range(2):
         for name, column in compiled([picture("tiny")], [PROMPT]).items():
             expected = perspectives.rewards[name]([picture("tiny")], [PROMPT])
