@@ -27,7 +27,7 @@ def check_share(name: str, value: float, *, zero: bool = False) -> None:
         SearchError: It is not.
     """
     if isinstance(value, str) or not (0 < value <= 1 or (zero and value == 0)):
-        raise SearchError(f"{name} = {value!r} is out of range; give a number {'from' if zero else 'above'} 0 to 1.")
+        raise SearchError(f"{name} = {value!r} is out of range; give a number {'from' if zero else 'above'} 0 up to 1.")
 
 
 def check_absolute(critic: Critic, what: str) -> None:

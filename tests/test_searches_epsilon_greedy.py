@@ -156,9 +156,9 @@ def test_stock_pipelines(family: str) -> None:
         ({"neighbours": 0}, "at least 1"),
         ({"every": 0}, "at least 1"),
         ({"every": 1.5}, "whole number"),
-        ({"epsilon": -0.1}, "from 0 to 1"),
-        ({"step_size": 0.0}, "above 0 to 1"),
-        ({"start": 0.0}, "above 0 to 1"),
+        ({"epsilon": -0.1}, "from 0 up to 1"),
+        ({"step_size": 0.0}, "above 0 up to 1"),
+        ({"start": 0.0}, "above 0 up to 1"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_spent(options: dict[str, Any], cure: str) -> None:

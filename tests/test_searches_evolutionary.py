@@ -32,7 +32,7 @@ CASES: list[tuple[int, int, dict[str, Any]]] = [
     (16, 20, {}),
     (7, 28, {"times": (0.0, 0.0, 0.5, 1.0), "depth": 0.3}),
     (6, 9, {"times": ()}),
-    (10, 20, {"times": (0.5,), "elites": 1, "tournament": 1}),
+    (10, 20, {"times": 0.5, "elites": 1, "tournament": 1}),
 ]
 
 
@@ -126,9 +126,9 @@ def test_stock_pipelines(family: str) -> None:
         ({"n": 0}, "at least 1"),
         ({"elites": 0}, "at least 1"),
         ({"tournament": 0}, "at least 1"),
-        ({"mutation": 0.0}, "above 0 to 1"),
-        ({"depth": 2.0}, "above 0 to 1"),
-        ({"times": (0.5, 1.5)}, "from 0 to 1"),
+        ({"mutation": 0.0}, "above 0 up to 1"),
+        ({"depth": 2.0}, "above 0 up to 1"),
+        ({"times": (0.5, 1.5)}, "from 0 up to 1"),
         ({"times": (0.5, 0.2)}, "in order"),
     ],
 )

@@ -117,8 +117,8 @@ def test_stock_pipelines(family: str) -> None:
     [
         ({"n": 0}, "at least 1"),
         ({"paths": 0}, "at least 1"),
-        ({"start": 0.0}, "above 0 to 1"),
-        ({"back": 1.2}, "above 0 to 1"),
+        ({"start": 0.0}, "above 0 up to 1"),
+        ({"back": 1.2}, "above 0 up to 1"),
         ({"back": 0.3, "ahead": 0.3}, "larger than `back`"),
     ],
 )

@@ -47,7 +47,7 @@ def evolutionary(  # noqa: PLR0913  the dimensions of the method
     critic: Critic,
     *,
     n: int,
-    times: Sequence[float] = TIMES,
+    times: Sequence[float] | float = TIMES,
     mutation: float = 0.4,
     depth: float = 0.1,
     elites: int = 3,
@@ -60,9 +60,10 @@ def evolutionary(  # noqa: PLR0913  the dimensions of the method
         sampler: Any.
         critic: Absolute: generations are compared.
         n: How many candidates' NFE to spend. The first generation has 40 % of n candidates, from the seeds seed,
-            seed + 1, …; the rest pays for equally many children in each later one.
-        times: The evolution step of each later generation as a share of the steps, from 0 to 1, ascending.
-        mutation: Distance of a mutated noise, above 0 and up to 1, for generations at step 0.
+            seed + 1, …; the rest pays for about as many children in each later one.
+        times: The evolution step of each later generation as a share of the steps, from 0 to 1, ascending; a number
+            is that of a single one.
+        mutation: Distance of a mutated noise, above 0 and up to 1, for generations at step 0; 0.2 in the paper.
         depth: Share of the steps that a later state is diffused back.
         elites: How many of the best so far are always among those who may be parents.
         tournament: Of so many drawn at random the best is a parent; 1 draws parents blindly.
@@ -85,7 +86,7 @@ def evolutionary(  # noqa: PLR0913  the dimensions of the method
 def cost(
     n: int,
     steps: int,
-    times: Sequence[float] = TIMES,
+    times: Sequence[float] | float = TIMES,
     mutation: float = 0.4,
     depth: float = 0.1,
     elites: int = 3,
@@ -179,10 +180,11 @@ class _Evolution:
         return self.sampler.renoise(states.fork(parents), to=generation.begin, seed=derive(*key))
 
 
-def _plan(n: int, steps: int, times: Sequence[float], depth: float) -> tuple[int, tuple[_Generation, ...]]:
+def _plan(n: int, steps: int, times: Sequence[float] | float, depth: float) -> tuple[int, tuple[_Generation, ...]]:
     """The size of the first generation, and the later ones for what then is left of n·K NFE."""
     check_count("n", n)
     check_share("depth", depth)
+    times = (times,) if isinstance(times, int | float) else times
     for time in times:
         check_share("times", time, zero=True)
     if list(times) != sorted(times):
