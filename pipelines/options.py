@@ -22,6 +22,17 @@ OURS = (
     "callback_on_step_end",
     "callback_on_step_end_tensor_inputs",
 )
+UNBROKEN = (
+    "adapter_conditioning_factor",
+    "cfg_trunc_ratio",
+    "control_guidance_end",
+    "control_guidance_start",
+    "denoising_end",
+    "denoising_start",
+    "skip_guidance_layers",
+)
+"""Options by which a pipeline counts the steps of its own loop, which begins anew in each part of a run."""
+
 COPIES = re.compile(r"num_\w+_per_prompt")
 SHAPE_TROUBLE = re.compile(
     r"must match|size of tensor|shape '.*' is invalid|should be divisible|output size is too small"
@@ -37,7 +48,8 @@ class Options:
         call: options by name.
 
     Raises:
-        PipelineError: an option that the pipeline does not have, or that the sampler sets itself.
+        PipelineError: an option that the pipeline does not have, that the sampler sets itself, or that only an unbroken
+            run can follow.
         UnsupportedSize: a height or width below 1.
     """
 
@@ -46,8 +58,13 @@ class Options:
             raise PipelineError(f"`prompt` must be one string, but is {prompt!r}; make one sampler per prompt.")
         self.name = type(pipe).__name__
         known = inspect.signature(type(pipe).__call__).parameters
-        for option in call:
+        for option, value in call.items():
             self._check_name(option, list(known))
+            if option in UNBROKEN and value != known[option].default:
+                raise PipelineError(
+                    f"`{option}` goes by the place in one unbroken run of {self.name}, but a sampler stops and resumes "
+                    "runs; leave it out."
+                )
         self.size = {side: call[side] for side in ("height", "width") if call.get(side) is not None}
         for side, value in self.size.items():
             if not isinstance(value, int) or value < 1:

@@ -51,6 +51,7 @@ class Window:
         nfe: denoiser evaluations so far, summed over particles.
         x0: (N, ...) the clean-latent estimate of the last step taken.
         schedule: the noise levels of the full run; read off the scheduler once the timesteps are set, unless given.
+        draws: whether the scheduler drew noise in the last step that was watched for it.
         on_step: called at each step, with the number of particles, before the scheduler moves them.
     """
 
@@ -64,6 +65,7 @@ class Window:
     nfe: int = 0
     x0: Tensor | None = None
     schedule: NoiseSchedule | None = None
+    draws: bool = False
     on_step: Callable[[int], None] = lambda n: None
     before: Mapping[str, object] = field(default_factory=dict)
     inside: bool = False
@@ -98,7 +100,8 @@ def windowed(
     """
     if not 0 <= start <= stop <= steps:
         raise PipelineError(f"A window needs 0 <= start <= stop <= {steps}, but got [{start}, {stop}).")
-    clone = copy.deepcopy(scheduler)
+    clone = copy.copy(scheduler)
+    restore(clone, snapshot(scheduler))
     base: object = type(scheduler)
     clone.__class__ = _windowed_class(base)
     clone.window = Window(start, stop, steps, tuple(streams), eta, memory, schedule=schedule)
@@ -212,9 +215,9 @@ def _step(base: Any) -> Callable[..., object]:  # noqa: ANN401
         call.arguments.update({name: True for name in ("return_dict",) if name in call.arguments})
         sample = call.arguments["sample"]
         window.on_step(len(sample))
-        with _inside(window), StepNoise(window.streams, window.position):
+        with _inside(window), _guard(window):
             output = base.step(*call.args, **call.kwargs)
-        window.x0 = _estimate(window, call.arguments["model_output"], sample, output)
+        window.x0 = _estimate(self, call.arguments["model_output"], sample, output)
         stochastic = window.eta.acts(window.position)
         if stochastic:
             output.prev_sample = _transition(window, sample, window.x0).to(output.prev_sample.dtype)
@@ -227,6 +230,21 @@ def _step(base: Any) -> Callable[..., object]:  # noqa: ANN401
         return output.to_tuple() if as_tuple else output
 
     return step
+
+
+@contextmanager
+def _guard(window: Window) -> Iterator[None]:
+    """Answer what the step draws by the particles' noise.
+
+    A scheduler that draws nothing in the first step of a window is taken to draw nothing in the rest: looking at each
+    operation for noise would take longer than the step.
+    """
+    if window.done and not window.draws:
+        yield
+        return
+    with StepNoise(window.streams, window.position) as noise:
+        yield
+    window.draws = noise.draws > 0
 
 
 def _transition(window: Window, sample: Tensor, x0: Tensor) -> Tensor:
@@ -245,12 +263,16 @@ def _start_afresh(scheduler: Any, window: Window) -> None:  # noqa: ANN401
         scheduler.set_begin_index(window.done)
 
 
-def _estimate(window: Window, model_output: Tensor, sample: Tensor, output: Any) -> Tensor:  # noqa: ANN401
+def _estimate(scheduler: Any, model_output: Tensor, sample: Tensor, output: Any) -> Tensor:  # noqa: ANN401
     """The x0 of a step: the scheduler's own where it offers one, else from the table of noise levels."""
+    window: Window = scheduler.window
     for name in OFFERED:
         offered = getattr(output, name, None)
         if offered is not None:
             return offered.to(sample.dtype)  # type: ignore[no-any-return]
+    if hasattr(scheduler, "precondition_outputs"):  # EDM, whose networks predict a mixture of x0 and noise
+        sigma = float(window.known_schedule.sigma[window.position])
+        return scheduler.precondition_outputs(sample, model_output, sigma)  # type: ignore[no-any-return]
     return window.known_schedule.x0(sample, model_output, window.position)
 
 

@@ -237,6 +237,16 @@ def test_bad_options_are_refused_at_once(options: dict[str, Any], message: str, 
 
 
 @pytest.mark.parametrize(
+    ("family", "option"), [("sd3", {"skip_guidance_layers": [0]}), ("sdxl", {"denoising_end": 0.8})]
+)
+def test_options_that_only_an_unbroken_run_can_follow(family: str, option: dict[str, Any], pipe_of: PipeOf) -> None:
+    (name,) = option
+    with pytest.raises(PipelineError, match=f"`{name}` goes by the place in one unbroken run .* leave it out"):
+        DiffusersSampler(pipe_of(family), steps=2, prompt=PROMPT, **option)
+    DiffusersSampler(pipe_of(family), steps=2, prompt=PROMPT, **{name: None})
+
+
+@pytest.mark.parametrize(
     ("family", "size", "message"),
     [
         ("sd", (33, 32), "StableDiffusionPipeline refuses this call: .*divisible by"),

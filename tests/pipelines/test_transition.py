@@ -139,6 +139,18 @@ def test_the_stochastic_steps_of_diffusers_are_special_cases(
     assert (stock[3][0] - stock[3][1]).abs().max() > 0.1
 
 
+def test_edm_networks_have_the_same_estimate_whatever_the_solver() -> None:
+    """EDMEuler offers its x0, EDMDPMSolver does not; the first steps of both start from the same level."""
+    sample, output = torch.randn(2, 2, 1, 4, 4, generator=torch.Generator().manual_seed(0)).unbind()
+    estimates = []
+    for name in ("EDMEulerScheduler", "EDMDPMSolverMultistepScheduler"):
+        scheduler = begun(name, {}, Eta(0.5), steps=5)
+        scheduler.scale_model_input(sample, scheduler.timesteps[0])
+        scheduler.step(output, scheduler.timesteps[0], sample)
+        estimates.append(scheduler.window.x0)
+    torch.testing.assert_close(*estimates)
+
+
 @pytest.mark.parametrize(("kind", "power"), [("flow-grpo", None), ("rbf", 2)])
 def test_flow_sdes_are_solved_exactly(kind: Kind, power: int | None) -> None:
     """rho = exp(−½·∫ g²/t² dt), by quadrature, for g = a·sqrt(t/(1−t)) and g = a·t²."""
