@@ -28,6 +28,7 @@ BUILT_IN = {
     "pickscore": "rewards.pickscore:load_pickscore",
     "pixels": "rewards.pixels:load_pixels",
     "shapes": "rewards.shapes.reward:ShapesReward",
+    "vqascore": "rewards.vqascore:load_vqascore",
 }
 
 

@@ -66,8 +66,7 @@ class CentreCrop:
         """The squares (N, 3, size, size) of pictures (N, 3, H, W), with gradients."""
         height, width = self._resized(*images.shape[-2:])
         if (height, width) != images.shape[-2:]:
-            images = _bicubic(images, images.shape[-2], width).clamp(0, 1)  # row by row first, as PIL does
-            images = _bicubic(images, height, width).clamp(0, 1)
+            images = bicubic(images, height, width)
         top, left = self._start(height), self._start(width)
         return images[..., top : top + self.size, left : left + self.size]
 
@@ -105,9 +104,39 @@ class Letterbox:
         scale = self.size / max(images.shape[-2:])
         height, width = (max(1, round(side * scale)) for side in images.shape[-2:])
         if (height, width) != images.shape[-2:]:
-            images = _bicubic(images, height, width, antialias=self.antialias)
+            images = functional.interpolate(images, (height, width), mode="bicubic", antialias=self.antialias)
         down, right = self.size - height, self.size - width
         return functional.pad(images, (right // 2, right - right // 2, down // 2, down - down // 2))
+
+
+@dataclass(frozen=True)
+class Square:
+    """The whole picture, padded to a square with one colour, then resized to `size` (bicubic, antialiased).
+
+    Attributes:
+        size: edge of the square in pixels.
+        colour: of the margins, in bytes.
+    """
+
+    size: int
+    colour: tuple[int, int, int]
+
+    def of_picture(self, picture: Image.Image) -> Tensor:
+        """The square (3, size, size) in [0, 1]; the picture becomes RGB first, without its transparency."""
+        picture = picture.convert("RGB")
+        side = max(picture.size)
+        square = Image.new("RGB", (side, side), self.colour)
+        square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+        return to_tensor(square.resize((self.size, self.size), Image.Resampling.BICUBIC))
+
+    def of_tensor(self, images: Images) -> Tensor:
+        """The squares (N, 3, size, size) of pictures (N, 3, H, W), with gradients."""
+        height, width = images.shape[-2:]
+        side = max(height, width)
+        top, left = (side - height) // 2, (side - width) // 2
+        colour = images.new_tensor(self.colour)[:, None, None] / 255
+        square = functional.pad(images - colour, (left, side - width - left, top, side - height - top)) + colour
+        return square if side == self.size else bicubic(square, self.size, self.size)
 
 
 def to_tensor(picture: Image.Image) -> Tensor:
@@ -115,5 +144,8 @@ def to_tensor(picture: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(picture, np.uint8)).permute(2, 0, 1).float() / 255
 
 
-def _bicubic(images: Images, height: int, width: int, *, antialias: bool = True) -> Tensor:
-    return functional.interpolate(images, (height, width), mode="bicubic", antialias=antialias)
+def bicubic(images: Images, height: int, width: int) -> Images:
+    """Pictures (N, 3, H, W) in another size, with gradients: along the rows first and clamped twice, as PIL does it."""
+    for size in ((images.shape[-2], width), (height, width)):
+        images = functional.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
+    return images

@@ -254,3 +254,49 @@ def mps_weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor
         if name.endswith("inv_freq"):
             made[name] = 1 / 10000 ** (torch.arange(len(made[name])) / len(made[name]))
     return made | {"model.logit_scale": torch.tensor(2.5)}
+
+
+CLIP_T5: dict[str, Any] = {
+    "model_type": "clip_t5", "architectures": ["CLIPT5ForConditionalGeneration"], "d_model": 32, "d_kv": 16, "d_ff": 64,
+    "num_layers": 2, "num_decoder_layers": 2, "num_heads": 2, "vocab_size": 64, "feed_forward_proj": "gated-gelu",
+    "tie_word_embeddings": False, "is_encoder_decoder": True, "decoder_start_token_id": 0, "pad_token_id": 0,
+    "eos_token_id": 1, "mm_hidden_size": 128, "mm_projector_type": "mlp2x_gelu", "mm_vision_select_layer": -2,
+    "mm_vision_select_feature": "patch", "use_mm_proj": True,
+}  # fmt: skip
+
+
+def write_t5_tokenizer(folder: Path) -> None:
+    """T5's tokenizer with one piece for each letter, and one for "Yes"."""
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), ("▁Yes", -1.0)]
+    pieces += [(letter, -3.0) for letter in "abcdefghijklmnopqrstuvwxyzADESTUIR?.:,\"'0123456789"]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2, byte_fallback=False))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+    tokenizer.post_processor = processors.TemplateProcessing(single=["$A", "</s>"], special_tokens=[("</s>", 1)])
+    tokenizer.add_special_tokens(["<pad>", "</s>", "<unk>"])
+    write_tokenizer(tokenizer, folder, eos_token="</s>", pad_token="<pad>", unk_token="<unk>")
+
+
+def clip_t5_shapes() -> Shapes:
+    """Names and shapes of a CLIP-T5 without its tower, as saved; of the tower and its projection as in CLIP."""
+    wide, inner, deep = 32, 32, 64
+    shapes: Shapes = {"shared.weight": (64, wide)}
+    for part, layers in (("encoder", 2), ("decoder", 2)):
+        for number in range(layers):
+            kinds = ["SelfAttention"] + (["EncDecAttention"] if part == "decoder" else [])
+            for place, kind in enumerate(kinds):
+                layer = f"{part}.block.{number}.layer.{place}"
+                shapes |= {f"{layer}.{kind}.{letter}.weight": (inner, wide) for letter in "qkv"}
+                shapes |= {f"{layer}.{kind}.o.weight": (wide, inner)}
+                if number == 0 and place == 0:
+                    shapes |= {f"{layer}.{kind}.relative_attention_bias.weight": (32, 2)}
+                shapes |= {f"{layer}.layer_norm.weight": (wide,)}
+            layer = f"{part}.block.{number}.layer.{len(kinds)}"
+            shapes |= {f"{layer}.DenseReluDense.{name}.weight": (deep, wide) for name in ("wi_0", "wi_1")}
+            shapes |= {f"{layer}.DenseReluDense.wo.weight": (wide, deep), f"{layer}.layer_norm.weight": (wide,)}
+        shapes |= {f"{part}.final_layer_norm.weight": (wide,)}
+    return (
+        shapes
+        | {"lm_head.weight": (64, wide)}
+        | _linear("mm_projector.0", 128, wide)
+        | _linear("mm_projector.2", wide, wide)
+    )
