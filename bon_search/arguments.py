@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import math
 from typing import NoReturn
 
@@ -52,6 +53,17 @@ def share(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1")
     return value
+
+
+def setting(text: str) -> tuple[str, object]:
+    """NAME=VALUE; the value is a number, True, False, None or a list such as 1,2, anything else is text."""
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} sets nothing: write an option and its value, as in name=value")
+    try:
+        return name, ast.literal_eval(value.title() if value in ("true", "false") else value)
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 def _whole(text: str, least: int) -> int:

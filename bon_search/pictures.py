@@ -81,11 +81,11 @@ def rgb(content: bytes) -> Image.Image:
         raise SearchError(f"is not a picture, or damaged ({_first_line(error)}); make or copy it again.") from error
 
 
-def prompt_of(path: Path, content: bytes) -> str:
+def prompt_of(path: Path, content: bytes, *, allow_empty: bool = False) -> str:
     """The prompt that belongs to a picture: of the text file beside it, else of the PNG's own text chunks.
 
     Raises:
-        SearchError: There is none, or the text file cannot be used.
+        SearchError: There is none, unless it may be empty, or the text file cannot be used.
     """
     sidecar = path.with_suffix(".txt")
     if sidecar.is_file():
@@ -93,12 +93,14 @@ def prompt_of(path: Path, content: bytes) -> str:
             prompt = sidecar.read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeError) as error:
             raise SearchError(f"has a prompt that cannot be read: {sidecar} is not a UTF-8 text file.") from error
-        if not prompt:
-            raise SearchError(f"has an empty prompt; write one into {sidecar} or give --prompt.")
+        if not prompt and not allow_empty:
+            raise SearchError(f"has an empty prompt; write one into {sidecar}, give --prompt, or add --allow-empty.")
         return prompt
     prompt = prompt_inside(content)
-    if not prompt:
-        raise SearchError(f"has no prompt; give --prompt, or write one into {sidecar.name} beside it.")
+    if not prompt and not allow_empty:
+        raise SearchError(
+            f"has no prompt; give --prompt, write one into {sidecar.name} beside it, or add --allow-empty."
+        )
     return prompt
 
 

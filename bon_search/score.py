@@ -6,22 +6,22 @@ Nothing is printed or written here; `bon_search.score_cli` does that.
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from bon_search.errors import SearchError
 from bon_search.pictures import content_of, prompt_of, rgb
-from bon_search.score_table import Row
+from bon_search.score_table import Entry, Outputs, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from PIL import Image
+    from torch import Tensor
 
     from bon_search.score_jobs import Job
     from bon_search.score_table import Key
-    from rewards import Reward
+    from rewards import Images, Reward
 
 BATCH = 16  # pictures in one call of the reward, unless told otherwise
 WAITING = 8  # batches' worth of pictures of rare sizes that wait for company before the fullest group is scored
@@ -43,11 +43,18 @@ class Failure:
 
 @dataclass(frozen=True)
 class _Read:
-    row: Row  # score still NaN
+    entry: Entry
     image: Image.Image  # RGB, 8 bits
 
 
-Outcome: TypeAlias = Row | Failure
+@dataclass(frozen=True)
+class _Judge:
+    name: str
+    ask: Callable[[Images, Sequence[str]], Tensor]  # scores (n,), or with `compares` what the head gives, (n, d)
+    compares: bool
+
+
+Outcome: TypeAlias = Row | Outputs | Failure
 
 
 def score_pictures(
@@ -56,7 +63,8 @@ def score_pictures(
     *,
     spec: str = "",
     batch_size: int = BATCH,
-    known: Mapping[Key, Row] | None = None,
+    known: Mapping[Key, Row] | Mapping[Key, Outputs] | None = None,
+    allow_empty: bool = False,
 ) -> Iterator[Outcome]:
     """Score every picture; pictures of one size share batches, so outcomes come in another order than the jobs.
 
@@ -65,47 +73,63 @@ def score_pictures(
 
     Args:
         jobs: What to score; the same picture and prompt twice are scored once.
-        reward: One with absolute scores.
+        reward: One with absolute scores, or one that compares (`rewards.preferences.Compares`); of the latter come
+            `Outputs`, from which `bon_search.tournament` makes scores when all are there.
         spec: What the reward is called in rows; its name if empty.
         batch_size: Most pictures in one call of the reward.
         known: Rows of earlier runs; what is there is given out again instead of being scored.
+        allow_empty: Take pictures that have no prompt, with an empty one.
 
     Raises:
-        SearchError: The batch size is not positive, or the reward's scores depend on the other pictures.
+        SearchError: The batch size is not positive, or the reward's scores depend on the other pictures and it offers
+            nothing that could be compared later.
     """
     if batch_size < 1:
         raise SearchError(f"batch_size = {batch_size} leaves no picture per call of the reward; give at least 1.")
-    if not reward.absolute:
-        raise SearchError(
-            f"The reward {spec or reward.name!r} only compares the pictures of one batch, which gives no score to "
-            "write down; choose a reward with absolute scores."
-        )
-    blank = Row("", "", spec or reward.name, str(getattr(reward, "revision", "")), "", math.nan)
+    judge = _judge(reward, spec or reward.name)
+    blank = Entry("", "", spec or reward.name, str(getattr(reward, "revision", "")), "")
     groups: dict[tuple[int, int], list[_Read]] = {}
-    for item in _read(jobs, blank, known or {}):
+    for item in _read(jobs, blank, known or {}, allow_empty=allow_empty):
         if not isinstance(item, _Read):
             yield item
             continue
         groups.setdefault(item.image.size, []).append(item)
         ripe = _ripe(groups, item.image.size, batch_size)
         if ripe:
-            yield from _scored(groups.pop(ripe), reward)
+            yield from _scored(groups.pop(ripe), judge)
     for group in groups.values():
-        yield from _scored(group, reward)
+        yield from _scored(group, judge)
 
 
-def _read(jobs: Iterable[Job], blank: Row, known: Mapping[Key, Row]) -> Iterator[_Read | Outcome]:
+def _judge(reward: Reward, spec: str) -> _Judge:
+    from rewards.preferences import Compares
+
+    if reward.absolute:
+        return _Judge(reward.name, reward, compares=False)
+    if not isinstance(reward, Compares):
+        raise SearchError(
+            f"The reward {spec!r} only compares the pictures of one batch, which gives no score to write down; choose "
+            "a reward with absolute scores."
+        )
+    return _Judge(reward.name, reward.heads, compares=True)
+
+
+def _read(
+    jobs: Iterable[Job], blank: Entry, known: Mapping[Key, Row] | Mapping[Key, Outputs], *, allow_empty: bool
+) -> Iterator[_Read | Outcome]:
     """Known rows and failures as they are, all else decoded."""
     asked: set[Key] = set()
     for job in jobs:
         try:
             content = content_of(job.image)
-            prompt = _checked(job.prompt or prompt_of(job.image, content))
-            row = replace(blank, image=str(job.image), prompt=prompt, sha256=hashlib.sha256(content).hexdigest())
-            if row.key in asked:
+            prompt = _checked(
+                prompt_of(job.image, content, allow_empty=allow_empty) if job.prompt is None else job.prompt
+            )
+            entry = replace(blank, image=str(job.image), prompt=prompt, sha256=hashlib.sha256(content).hexdigest())
+            if entry.key in asked:
                 continue
-            asked.add(row.key)
-            item: _Read | Outcome = known[row.key] if row.key in known else _Read(row, rgb(content))
+            asked.add(entry.key)
+            item: _Read | Outcome = known[entry.key] if entry.key in known else _Read(entry, rgb(content))
         except SearchError as error:
             item = Failure(str(job.image), str(error))
         yield item
@@ -132,21 +156,22 @@ def _ripe(
     return max(groups, key=lambda size: len(groups[size])) if waiting >= WAITING * batch_size else None
 
 
-def _scored(group: Sequence[_Read], reward: Reward) -> Iterator[Outcome]:
-    scores = _attempt(group, reward)
-    if not isinstance(scores, str):
-        for item, score in zip(group, scores, strict=True):
-            yield replace(item.row, score=score)
+def _scored(group: Sequence[_Read], judge: _Judge) -> Iterator[Outcome]:
+    given = _attempt(group, judge)
+    if not isinstance(given, str):
+        for item, numbers in zip(group, given.tolist(), strict=True):
+            known = vars(item.entry)
+            yield Outputs(**known, outputs=tuple(numbers)) if judge.compares else Row(**known, score=numbers)
     elif len(group) == 1:
-        yield Failure(group[0].row.image, scores)
+        yield Failure(group[0].entry.image, given)
     else:
         middle = len(group) // 2
-        yield from _scored(group[:middle], reward)
-        yield from _scored(group[middle:], reward)
+        yield from _scored(group[:middle], judge)
+        yield from _scored(group[middle:], judge)
 
 
-def _attempt(group: Sequence[_Read], reward: Reward) -> list[float] | str:
-    """The scores, or why there are none; returned rather than raised, so that a failed call's memory is free again."""
+def _attempt(group: Sequence[_Read], judge: _Judge) -> Tensor | str:
+    """What was asked for, or why there is nothing: returned, not raised, so that a failed call's memory is free."""
     import torch
 
     from pipelines.microbatch import is_out_of_memory
@@ -155,15 +180,14 @@ def _attempt(group: Sequence[_Read], reward: Reward) -> list[float] | str:
 
     try:
         with torch.no_grad():
-            given = reward(as_images([item.image for item in group]), [item.row.prompt for item in group])
-        scores: list[float] = check_scores(given, reward.name, len(group)).tolist()
+            given = judge.ask(as_images([item.image for item in group]), [item.entry.prompt for item in group])
+        return given if judge.compares else check_scores(given, judge.name, len(group))
     except RewardError as error:
         return f"cannot be scored: {error}"
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        return "does not fit into the memory of the device; make it smaller, or choose --device cpu."
-    return scores
+    return "does not fit into the memory of the device; make it smaller, or choose --device cpu."
 
 
 def ranked(rows: Iterable[Row], *, top: int | None = None, least: float | None = None) -> list[Row]:

@@ -12,9 +12,9 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from bon_search.arguments import INTERRUPTED, Parser, finite, positive
+from bon_search.arguments import INTERRUPTED, Parser, finite, positive, setting
 from bon_search.errors import SearchError, is_users
 
 if TYPE_CHECKING:
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from bon_search.score import Failure
     from bon_search.score_jobs import Job
-    from bon_search.score_table import Row, Table
+    from bon_search.score_table import Outputs, R, Row, Table
     from rewards import Reward
+    from rewards.preferences import Compares
 
 
 def parser() -> Parser:
@@ -43,12 +44,21 @@ def parser() -> Parser:
     )
     p.add_argument("--reward", default="llava-reward", metavar="SPEC", help="a reward by name (default: %(default)s)")
     p.add_argument("--checkpoint", metavar="FOLDER", help="weights of the reward, for one that takes them")
-    p.add_argument("--inspect", metavar="CHECKPOINT", help="print what a checkpoint of llava-reward is; score nothing")
+    p.add_argument(
+        "-o", dest="options", type=setting, action="append", default=[], metavar="NAME=VALUE",
+        help="an option of the reward, for example base=FOLDER or num_crops=4",
+    )  # fmt: skip
+    p.add_argument(
+        "--inspect",
+        metavar="CHECKPOINT",
+        help="print what a checkpoint is (a folder, a hub id, or llava-reward:PERSPECTIVE); score nothing",
+    )
     p.add_argument(
         "--prompt",
         metavar="TEXT",
         help="what every picture should show (default: of each picture, the .txt beside it or the prompt in the PNG)",
     )
+    p.add_argument("--allow-empty", action="store_true", help="score pictures without a prompt against an empty one")
     p.add_argument(
         "--out", type=Path, metavar="FILE", help="write a .csv or .jsonl row by row; one that exists is gone on with"
     )
@@ -69,8 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _main(arguments) if arguments.inspect is None else _inspect(arguments)
     except KeyboardInterrupt:
-        kept = f"the rows in {arguments.out} are kept: the same command goes on from there" if arguments.out else "bye"
-        _say(f"interrupted; {kept}.")
+        kept = f"what is scored is kept with {arguments.out}: the same command goes on from there"
+        _say(f"interrupted; {kept if arguments.out else 'bye'}.")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of stdout, such as head, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -85,17 +95,48 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(arguments: argparse.Namespace) -> int:
     """Cheap refusals first: the list and the table are looked at before a reward is loaded."""
     from bon_search.score_jobs import jobs_of
-    from bon_search.score_table import Table
+    from bon_search.score_table import Row, Table
 
-    jobs = jobs_of(arguments.source, arguments.prompt)
+    jobs = jobs_of(arguments.source, arguments.prompt, allow_empty=arguments.allow_empty)
     rows: list[Row] = []
     failures: list[Failure] = []
-    with Table(arguments.out) as table:
+    with Table(arguments.out, Row) as table:
         reward = _load(arguments)
+        if not reward.absolute:
+            return _compare(jobs, reward, table, arguments)
         try:
             _score(jobs, reward, table, arguments, rows, failures)
         finally:
             _print(rows, arguments)
+    return _report(rows, failures, arguments)
+
+
+def _compare(jobs: list[Job], reward: Reward, table: Table[Row], arguments: argparse.Namespace) -> int:
+    """Score by comparison: what the head gives is kept beside the table, which is written when all pictures are there.
+
+    The scores of a prompt take the place of those that the same reward gave earlier, in other company.
+    """
+    from bon_search.score_table import Outputs, Table
+    from bon_search.tournament import standings
+
+    entries: list[Outputs] = []
+    failures: list[Failure] = []
+    rows: list[Row] = []
+    with Table(arguments.out and arguments.out.with_suffix(".outputs.jsonl"), Outputs) as outputs:
+        try:
+            _score(jobs, reward, outputs, arguments, entries, failures)
+        finally:
+            tournaments = standings(entries, cast("Compares", reward))
+            rows = [row for tournament in tournaments for row in tournament.rows]
+            _print(rows, arguments)
+        judged = {(row.reward, row.revision, row.prompt) for row in rows}
+        table.replace(rows, lambda row: (row.reward, row.revision, row.prompt) in judged)
+    _say(
+        "this reward only compares: a score is the mean probability of being preferred to the other pictures of the "
+        "same prompt, so it changes with them."
+    )
+    for report in filter(None, (tournament.report for tournament in tournaments)):
+        _say(report)
     return _report(rows, failures, arguments)
 
 
@@ -107,8 +148,9 @@ def _inspect(arguments: argparse.Namespace) -> int:
         )
     _quiet()
     from rewards.llava.describe import describe
+    from rewards.llava.hub import REPOSITORY
 
-    print(describe(arguments.inspect))
+    print(describe(arguments.inspect, arguments.checkpoint or REPOSITORY))
     return 0
 
 
@@ -117,26 +159,30 @@ def _load(arguments: argparse.Namespace) -> Reward:
     from rewards import load_reward
     from rewards.errors import UnknownRewardError
 
-    options: dict[str, Any] = {} if arguments.device == "auto" else {"device": arguments.device}
+    options: dict[str, Any] = dict(arguments.options)
     if arguments.checkpoint is not None:
         options["checkpoint"] = arguments.checkpoint
     elif arguments.reward == "llava-reward":
         one_thread()  # the embedded one
     _quiet()
-    try:
-        return load_reward(arguments.reward, **options)
-    except UnknownRewardError:
-        if options.pop("device", None) != "cpu":
-            raise
-        return load_reward(arguments.reward, **options)  # one without a choice of device is on the CPU anyway
+    wishes: dict[str, Any] = {} if arguments.device == "auto" else {"device": arguments.device}
+    wishes |= {"allow_empty": True} if arguments.allow_empty else {}
+    while True:
+        try:
+            return load_reward(arguments.reward, **options, **wishes)
+        except UnknownRewardError:  # one without a choice of device is on the CPU anyway, one may not read prompts
+            if wishes.get("device") == "cpu":
+                wishes.pop("device")
+            elif wishes.pop("allow_empty", None) is None:
+                raise
 
 
 def _score(
     jobs: list[Job],
     reward: Reward,
-    table: Table,
+    table: Table[R],
     arguments: argparse.Namespace,
-    rows: list[Row],
+    rows: list[R],
     failures: list[Failure],
 ) -> None:
     """Fill `rows` and `failures` as outcomes come, so that an interrupt finds what there is."""
@@ -144,15 +190,23 @@ def _score(
 
     from bon_search.score import BATCH, Failure, score_pictures
 
-    size = arguments.batch_size or BATCH
+    given = score_pictures(
+        jobs,
+        reward,
+        spec=" ".join([arguments.reward, *(f"{name}={value}" for name, value in sorted(arguments.options))]),
+        batch_size=arguments.batch_size or BATCH,
+        known=table.rows,
+        allow_empty=arguments.allow_empty,
+    )
     with tqdm(total=len(jobs), unit="picture", leave=False, dynamic_ncols=True, smoothing=0) as bar:
-        for outcome in score_pictures(jobs, reward, spec=arguments.reward, batch_size=size, known=table.rows):
+        for outcome in given:
             if isinstance(outcome, Failure):
                 failures.append(outcome)
             else:
-                bar.initial += outcome.key in table.rows  # scored earlier: does not count for rate and time left
-                table.add(outcome)
-                rows.append(outcome)
+                row = cast("R", outcome)
+                bar.initial += row.key in table.rows  # scored earlier: does not count for rate and time left
+                table.add(row)
+                rows.append(row)
             bar.update()
 
 

@@ -29,7 +29,7 @@ class Job:
     prompt: str | None = None
 
 
-def jobs_of(source: Path, prompt: str | None = None) -> list[Job]:
+def jobs_of(source: Path, prompt: str | None = None, *, allow_empty: bool = False) -> list[Job]:
     """The pictures of a folder and its subfolders in the order of their names, or the rows of a list in its order.
 
     A list is a CSV with the columns image and prompt, or a JSONL of objects with these keys. Its paths are relative to
@@ -38,12 +38,15 @@ def jobs_of(source: Path, prompt: str | None = None) -> list[Job]:
     Args:
         source: Folder, list (.csv or .jsonl), or one picture.
         prompt: For every picture of a folder, and for every row of a list that has none.
+        allow_empty: Take an empty prompt, and one that a list leaves empty, as it is.
 
     Raises:
         SearchError: Nothing there, or a list that is damaged.
     """
-    if prompt is not None and not prompt.strip():
-        raise SearchError("The prompt is empty; say what the pictures should show, or leave --prompt away.")
+    if prompt is not None and not prompt.strip() and not allow_empty:
+        raise SearchError(
+            "The prompt is empty; say what the pictures should show, or leave --prompt away, or add --allow-empty."
+        )
     if source.is_dir():
         jobs = [Job(path, prompt) for path in _pictures(source)]
         if not jobs:
@@ -56,7 +59,10 @@ def jobs_of(source: Path, prompt: str | None = None) -> list[Job]:
     if suffix not in (".csv", ".jsonl"):
         raise SearchError(f"{source} is neither a folder, nor a picture, nor a .csv or .jsonl list; give one of these.")
     records = _csv(text, source) if suffix == ".csv" else _jsonl(text, source)
-    jobs = [_job(record, f"{source}, entry {k},", source.parent, prompt) for k, record in enumerate(records, 1)]
+    jobs = [
+        _job(record, f"{source}, entry {k},", source.parent, prompt, allow_empty=allow_empty)
+        for k, record in enumerate(records, 1)
+    ]
     if not jobs:
         raise SearchError(f"{source} lists no picture; write one a line, with image and prompt.")
     return jobs
@@ -121,13 +127,15 @@ def _jsonl(text: str, source: Path) -> list[dict[str, object]]:
     return records
 
 
-def _job(record: dict[str, object], where: str, folder: Path, prompt: str | None) -> Job:
+def _job(record: dict[str, object], where: str, folder: Path, prompt: str | None, *, allow_empty: bool) -> Job:
     image, own = record.get("image"), record.get("prompt")
     if not isinstance(image, str) or not image.strip():
         raise SearchError(f"{where} names no image; give a path under image.")
     if own is not None and not isinstance(own, str):
         raise SearchError(f"{where} has a prompt that is no text ({own!r}); put it in quotes.")
     path = folder / image
+    if prompt is None and own is not None and allow_empty:
+        prompt = ""
     return Job(
         path if os.path.lexists(path) or not os.path.lexists(image) else Path(image), (own or "").strip() or prompt
     )

@@ -7,23 +7,42 @@ be transitive. Three rankings, all of which agree where P comes from scores:
     Borda           mean of P[i, j] over the others
     Bradley-Terry   theta that maximises  sum over i, j of  P[i, j] log sigmoid(theta_i - theta_j)
 
+Borda is the default, for three reasons: it has a meaning of its own (the probability to win against an opponent drawn
+from the others); it weighs how clear each preference is, where Copeland counts 0.51 like 0.99 and so ties often; and it
+assumes nothing, where the fit of Bradley-Terry assumes the scores that a cyclic P denies.
+
 References: Copeland (1951); Bradley & Terry, Biometrika 39 (1952); Kendall & Babington Smith, Biometrika 31 (1940), for
 the count of cyclic triples.
 """
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from rewards.base import ImagesLike
 from rewards.errors import RewardError
 
 _SLACK = 1e-2  # how far P[i, j] + P[j, i] may be from 1, which bfloat16 rounds
 _CERTAIN = 1e-9  # Bradley-Terry has no finite answer to a certainty
 _ROUNDS = 100
+
+
+@runtime_checkable
+class Compares(Protocol):
+    """A reward without absolute scores, of which each picture keeps a vector that can be compared with any other's."""
+
+    def heads(self, images: ImagesLike, prompts: Sequence[str]) -> Tensor:
+        """What the head gives for N pictures and their prompts, (N, d) float32."""
+        ...
+
+    def chances(self, outputs: Tensor, others: Tensor | None = None) -> Tensor:
+        """P[i, j], the probability that i is preferred to j of the others, (N, M) from (N, d) and (M, d)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,12 +63,13 @@ class Ranking:
     cycle: tuple[int, ...]
     cyclic_triples: int
 
-    def report(self) -> str:
-        """One sentence: the order, or that there is none without contradiction."""
-        best = f"Candidate {self.order[0]} is first of {len(self.order)} by {self.method}"
+    def report(self, names: Sequence[object] | None = None) -> str:
+        """One sentence: the order, or that there is none without contradiction; `names` stand for the indices."""
+        known = range(len(self.order)) if names is None else names
+        best = f"Candidate {known[self.order[0]]} is first of {len(self.order)} by {self.method}"
         if not self.cycle:
             return f"{best}; the preferences have no cycle."
-        path = " over ".join(str(candidate) for candidate in (*self.cycle, self.cycle[0]))
+        path = " over ".join(str(known[candidate]) for candidate in (*self.cycle, self.cycle[0]))
         return (
             f"{best}, but the preferences are cyclic ({path}; {self.cyclic_triples} of "
             f"{math.comb(len(self.order), 3)} triples), so that another method may rank differently."
@@ -124,12 +144,18 @@ METHODS = {"copeland": copeland, "borda": borda, "bradley-terry": bradley_terry}
 def find_cycle(preferences: Tensor) -> tuple[int, ...]:
     """A shortest cycle of candidates each preferred to the next, beginning at its lowest index; empty if there is none.
 
-    Ties are no preference.
+    Ties are no preference. Nearly always three candidates are enough, which a product of matrices finds; longer cycles
+    are sought candidate by candidate, among those that may be in one.
     """
     p = _checked(preferences)
-    beaten = [row.nonzero().flatten().tolist() for row in p > p.T]
-    cycles = (_cycle_through(start, beaten) for start in range(len(p)))
-    return min(filter(None, cycles), key=len, default=())
+    beats = p > p.T
+    core = _core(beats)
+    triple = _triple(beats) if len(core) else ()
+    if triple or not len(core):
+        return triple
+    beaten = [row.nonzero().flatten().tolist() for row in beats[core][:, core]]
+    cycles = (_cycle_through(start, beaten) for start in range(len(core)))
+    return tuple(int(core[index]) for index in min(filter(None, cycles), key=len))
 
 
 def accuracy(probabilities: Tensor) -> Accuracy:
@@ -167,6 +193,31 @@ def _checked(preferences: Tensor) -> Tensor:
 def _cyclic_triples(p: Tensor) -> int:
     beats = (p > p.T).double()
     return round((beats @ beats @ beats).trace().item() / 3)
+
+
+def _core(beats: Tensor) -> Tensor:
+    """Indices of what is left when candidates without a victory or without a defeat are left out again and again."""
+    left = torch.ones(len(beats), dtype=torch.bool)
+    victories, defeats = beats.sum(1), beats.sum(0)
+    while True:
+        out = left & ((victories == 0) | (defeats == 0))
+        if not out.any():
+            return left.nonzero().flatten()
+        left = left & ~out
+        victories, defeats = victories - beats[:, out].sum(1), defeats - beats[out].sum(0)
+
+
+def _triple(beats: Tensor) -> tuple[int, ...]:
+    """The first three candidates in a cycle, or none."""
+    wins = beats.float()
+    closed = (wins @ wins > 0) & beats.T  # [i, j]: i beats one that beats j, and j beats i
+    starts = closed.any(1).nonzero().flatten()
+    if not len(starts):
+        return ()
+    first = int(starts[0])
+    links = beats & beats[:, first]  # [j, k]: j beats k, and k beats the first
+    second = int((beats[first] & links.any(1)).nonzero()[0])
+    return first, second, int(links[second].nonzero()[0])
 
 
 def _cycle_through(start: int, beaten: list[list[int]]) -> tuple[int, ...]:

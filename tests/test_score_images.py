@@ -145,12 +145,12 @@ def test_a_second_run_scores_only_what_is_new(ending: str, pictures: Path, tmp_p
 def test_a_half_written_row_is_cut_off_and_scored_again(ending: str, cut: int, tmp_path: Path) -> None:
     out = tmp_path / f"scores.{ending}"
     rows = [Row(f"{k}.png", f'line\n"{k}", end', "r", "", "0" * 64, k / 3) for k in range(3)]
-    with Table(out) as table:
+    with Table(out, Row) as table:
         for row in rows:
             table.add(row)
     whole = out.read_bytes()
     out.write_bytes(whole[:-cut])
-    with Table(out) as table:
+    with Table(out, Row) as table:
         assert list(table.rows.values()) == rows[: len(table.rows)]
         assert 1 <= len(table.rows) < 3
         for row in rows:
@@ -190,7 +190,7 @@ def test_an_interrupt_keeps_what_is_written(tmp_path: Path, counted) -> None:  #
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in stderr
-    assert re.search(r"interrupted; the rows in .*scores\.jsonl are kept", stderr)
+    assert re.search(r"interrupted; what is scored is kept with .*scores\.jsonl: the same command goes on", stderr)
     assert re.search(r"\d+/40 .*picture/s", stderr)  # rate
     rows = records(out)
     assert 6 <= len(rows) < 40
@@ -309,7 +309,7 @@ def test_where_prompts_come_from(tmp_path: Path) -> None:
         "over.png": "a horse",
     }
     failures = {Path(f.image).name: f.reason for f in outcomes if isinstance(f, Failure)}
-    assert "has no prompt; give --prompt, or write one into none.txt" in failures.pop("none.png")
+    assert "has no prompt; give --prompt, write one into none.txt" in failures.pop("none.png")
     assert "empty prompt" in failures.pop("blank.png")
     assert failures == {}
     assert {row.prompt for row in score_pictures(jobs_of(tmp_path, "one"), brightness())} == {"one"}
@@ -529,7 +529,7 @@ def test_nothing_scored_leaves_no_empty_table(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_said_and_loses_no_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with Table(tmp_path / "s.csv") as table:
+    with Table(tmp_path / "s.csv", Row) as table:
         table.add(Row("a.png", "p", "r", "", "0" * 64, 1.0))
         before = (tmp_path / "s.csv").read_bytes()
         table._file.close()

@@ -1,6 +1,7 @@
 """Rankings of preferences: tournaments worked out by hand, and matrices that come from scores."""
 
 import math
+from itertools import permutations
 
 import pytest
 import torch
@@ -105,6 +106,47 @@ def test_a_cycle_is_one(outputs: torch.Tensor) -> None:
     assert all(p[a, b] > 0.5 for a, b in zip(cycle, cycle[1:] + cycle[:1], strict=True))
     if not cycle:
         assert rank(p).cyclic_triples == 0
+
+
+@settings(deadline=None)
+@given(st.integers(2, 6), st.integers(0, 2**32 - 1))
+def test_a_shortest_cycle_among_ties(count: int, seed: int) -> None:
+    """Against all orders of all subsets: none shorter, and none at all where none is found."""
+    drawn = torch.randint(3, (count, count), generator=torch.Generator().manual_seed(seed)).triu(1)
+    p = torch.tensor([0.5, 0.3, 0.7])[drawn].triu(1)
+    p = p + (1 - p.T).tril(-1) + 0.5 * torch.eye(count)
+
+    def closed(path: tuple[int, ...]) -> bool:
+        return all(p[a, b] > 0.5 for a, b in zip(path, path[1:] + path[:1], strict=True))
+
+    lengths = [size for size in range(3, count + 1) if any(map(closed, permutations(range(count), size)))]
+    found = find_cycle(p)
+    assert len(found) == min(lengths, default=0)
+    assert not found or closed(found)
+    assert found[:1] == tuple(sorted(found)[:1])
+
+
+def test_many_candidates_have_a_report_too() -> None:
+    """Half a million pairs; ranks that follow from scores have no cycle, one pair turned round makes one."""
+    theta = torch.linspace(-3, 3, 1000).double()
+    p = (theta[:, None] - theta).sigmoid()
+    assert rank(p).cycle == ()
+    p[700, 300], p[300, 700] = 0.4, 0.6
+    ranking = rank(p)
+    assert len(ranking.cycle) == 3
+    assert {300, 700} < set(ranking.cycle)
+    assert ranking.cyclic_triples == 399
+    assert ranking.report([f"seed {k}" for k in range(1000)]).startswith(
+        "Candidate seed 999 is first of 1000 by borda,"
+    )
+
+
+def test_probabilities_of_some_against_others() -> None:
+    outputs = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    whole = win_probabilities(outputs, 0.5)
+    torch.testing.assert_close(win_probabilities(outputs[1:3], 0.5, others=outputs), whole[1:3])
+    torch.testing.assert_close(win_probabilities(outputs[:2, :1], 0.5, others=outputs[3:, :1]),
+                               win_probabilities(outputs[:, :1], 0.5)[:2, 3:])  # fmt: skip
 
 
 def test_rounding_to_bfloat16_makes_ties() -> None:
