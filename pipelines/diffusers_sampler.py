@@ -10,7 +10,6 @@ so nothing here knows a model family. Steps are the scheduler's own unless `eta`
 """
 
 import copy
-import inspect
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
@@ -23,15 +22,16 @@ from pipelines.batch_invariant import batch_invariant as invariant_to_batch
 from pipelines.conditioning import remember_prompts
 from pipelines.errors import NotFinite, PipelineError
 from pipelines.evaluations import Evaluations
-from pipelines.gradients import check_attached, frozen, recomputed, undecorated
+from pipelines.gradients import check_attached, differentiable, recomputed, undecorated
 from pipelines.microbatch import MicroBatches
 from pipelines.noise import check_seeds, derive, generators, step_noise
 from pipelines.options import Options
 from pipelines.particles import Particles
 from pipelines.sampler import Images
 from pipelines.schedule import NoiseSchedule, check_position
+from pipelines.stochastic import stochastic_steps
 from pipelines.transition import Eta
-from pipelines.window import Window, stochastic_steps, windowed
+from pipelines.window import Window, windowed
 
 
 class DiffusersSampler:
@@ -102,7 +102,7 @@ class DiffusersSampler:
     def stochastic_steps(self) -> range:
         """The steps at which they part, from the first to the last; tried out on the scheduler once, for 0 NFE."""
         if self._stochastic_steps is None:
-            self._stochastic_steps = stochastic_steps(self._begun(), self.eta, _own_eta(self._pipe))
+            self._stochastic_steps = stochastic_steps(self._pipe, self._begun(), self.eta)
         return self._stochastic_steps
 
     @property
@@ -245,7 +245,7 @@ class DiffusersSampler:
             if self.batch_invariant:
                 around.enter_context(invariant_to_batch(n, modules))
             if self._with_grad:
-                around.enter_context(frozen([*modules, *filter(None, [decoder])]))
+                around.enter_context(differentiable(self._options.name, [*modules, *filter(None, [decoder])]))
             call = undecorated(self._pipe) if self._with_grad else type(self._pipe).__call__
             result: Tensor = call(
                 self._pipe,
@@ -277,13 +277,6 @@ def _private_copy(pipe: Any) -> Any:  # noqa: ANN401
     private.set_progress_bar_config(disable=True)
     remember_prompts(private)
     return private
-
-
-def _own_eta(pipe: Any) -> dict[str, object]:  # noqa: ANN401
-    """What the pipeline passes to its scheduler as that one's own `eta`, where both have one: the default."""
-    own = inspect.signature(type(pipe).__call__).parameters.get("eta")
-    taken = "eta" in inspect.signature(pipe.scheduler.step).parameters
-    return {"eta": own.default} if own is not None and taken else {}
 
 
 def _check_finite(latents: Tensor, streams: Sequence[int], step: int) -> None:

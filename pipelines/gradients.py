@@ -32,13 +32,24 @@ def recomputed(work: Callable[[bool], T]) -> T:
 
 
 @contextmanager
-def frozen(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """While open, the parameters of the modules are constants for autograd."""
+def differentiable(name: str, modules: Sequence[nn.Module]) -> Iterator[None]:
+    """While open, the parameters of the modules are constants for autograd.
+
+    Raises:
+        PipelineError: the pipeline `name` leaves torch on the way, where no gradient can follow.
+    """
     trained = [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)
     try:
         yield
+    except RuntimeError as error:
+        if "numpy" not in str(error):
+            raise
+        raise PipelineError(
+            f"{name} turns pictures that need a gradient into arrays, as a watermark or a safety checker does; load it "
+            "without (add_watermarker=False, safety_checker=None), or use a search without gradients."
+        ) from error
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)

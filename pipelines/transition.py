@@ -17,9 +17,10 @@ t = sigma / (alpha + sigma), which is sigma itself on a flow, the kinds of `Eta`
     flow-grpo    rho_D^(η²/2)               the SDE with g = η·sqrt(t/(1−t)), solved exactly; DDPM at η = sqrt(2)
     rbf          exp(−η²·(t³ − t'³)/6)      the SDE with g = η·t², solved exactly
 
-The last two integrate the SDE of Flow-GRPO (Liu et al., 2025, arXiv 2505.05470) and the diffusion coefficient of RBF
-(Kim et al., 2025, arXiv 2503.19385) with x0 frozen within the step: with y = x − alpha·x0 = t·u, u follows an
-Ornstein-Uhlenbeck process, so rho = exp(−½·∫ g²/t² dt). Their Euler steps end with noise left over; these do not.
+CPS is of Wang and Yu (2025, arXiv 2509.05952). The last two integrate the SDE of Flow-GRPO (Liu et al., 2025, arXiv
+2505.05470) and the diffusion coefficient of RBF (Kim et al., 2025, arXiv 2503.19385) with x0 frozen within the step:
+with y = x − alpha·x0 = t·u, u follows an Ornstein-Uhlenbeck process, so rho = exp(−½·∫ g²/t² dt). Euler steps of these
+SDEs end with noise left over; these do not.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
@@ -82,7 +84,9 @@ class Eta:
         Raises:
             PipelineError: out of range, or a window that does not fit into the run.
         """
-        made = eta if isinstance(eta, Eta) else cls(eta)
+        if not isinstance(eta, Eta | Real):
+            raise PipelineError(f"`eta` must be a number or an `Eta`, but is {eta!r}.")
+        made = eta if isinstance(eta, Eta) else cls(float(eta))
         if max(made.start + 1, made.stop or 0) > steps:
             raise PipelineError(
                 f"The stochastic steps [{made.start}, {made.stop}) do not fit into a run of {steps} steps."

@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pipelines.errors import PipelineError
@@ -274,30 +273,3 @@ def _estimate(scheduler: Any, model_output: Tensor, sample: Tensor, output: Any)
         sigma = float(window.known_schedule.sigma[window.position])
         return scheduler.precondition_outputs(sample, model_output, sigma)  # type: ignore[no-any-return]
     return window.known_schedule.x0(sample, model_output, window.position)
-
-
-def stochastic_steps(fresh: Any, eta: Eta, options: Mapping[str, object]) -> range:  # noqa: ANN401
-    """The steps at which equal particles with different streams may part, found by trying each out on two numbers.
-
-    Args:
-        fresh: a windowed scheduler whose timesteps are set; it is not changed.
-        eta: of the run.
-        options: what the pipeline gives to `step` beside the usual three.
-
-    Returns:
-        From the first such step to the last one; a step to sigma = 0 is none. Empty if the run is deterministic.
-    """
-    trial, before, steps = copy.copy(fresh), snapshot(fresh), fresh.window.steps
-    trial.window = Window(0, steps, steps, (0, 1), eta, schedule=fresh.window.schedule, before=before)
-    restore(trial, before)
-    apart = [step for step, timestep in enumerate(trial.timesteps) if _parts(trial, timestep, options)]
-    return range(apart[0], apart[-1] + 1) if apart else range(0)
-
-
-def _parts(scheduler: Any, timestep: Tensor, options: Mapping[str, object]) -> bool:  # noqa: ANN401
-    """Whether the next step takes two equal states to different ones."""
-    sample = torch.ones(2, 1, 1, 1, device=timestep.device)
-    if hasattr(scheduler, "scale_model_input"):
-        scheduler.scale_model_input(sample, timestep)
-    one, other = scheduler.step(sample / 2, timestep, sample, return_dict=False, **options)[0]
-    return not torch.equal(one, other)

@@ -149,6 +149,22 @@ def test_a_pipeline_that_cuts_the_gradient_is_refused(pipe_of: PipeOf) -> None:
         sampler.advance(Particles(noise, 0, (0,)), to=2)
 
 
+def test_a_watermark_is_named_as_the_obstacle(pipe_of: PipeOf) -> None:
+    import copy
+
+    class Watermark:
+        def apply_watermark(self, images: Tensor) -> Tensor:  # as invisible-watermark does, in numpy
+            return torch.from_numpy(images.cpu().numpy())
+
+    pipe = copy.copy(pipe_of("sdxl"))
+    vars(pipe)["watermark"] = Watermark()
+    sampler = sampler_of(pipe, Case("sdxl"), steps=1, size=(32, 32))
+    noise = sampler.init([0]).latents.requires_grad_()
+    assert pictures(sampler, noise).isfinite().all()
+    with pytest.raises(PipelineError, match=r"Pipeline turns pictures .* watermark .*\(add_watermarker=False"):
+        pictures(sampler.with_grad(), noise)
+
+
 def test_gradients_of_the_gaussian_sampler_from_points_to_noise() -> None:
     """Through stochastic steps and through decode, whose pictures are points on a scale."""
     sampler = GaussianMixtureSampler([[-1.0, 0.5], [1.0, 0.0]], [0.4, 0.8], [0.5, 0.5], 5, eta=0.8).with_grad()

@@ -219,3 +219,5 @@ def test_windows_that_do_not_fit_the_run_are_refused() -> None:
     for eta in (Eta(0.5, 2, 7), Eta(0.5, 6)):
         with pytest.raises(PipelineError, match="do not fit into a run of 6 steps"):
             Eta.of(eta, 6)
+    with pytest.raises(PipelineError, match=r"must be a number or an `Eta`, but is '0\.7'"):
+        Eta.of("0.7", 6)  # type: ignore[arg-type]
