@@ -255,6 +255,8 @@ def _finish(run: Run, folder: RunFolder, arguments: argparse.Namespace, remake: 
         best = folder.finish(result) if result.candidates else None
         if best is not None:
             print(json.dumps(as_json(result), ensure_ascii=False) if arguments.json else best)
+    if result.report:
+        _say(result.report)
     if remake:
         _say(remake.verdict(result))
 

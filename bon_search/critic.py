@@ -1,4 +1,8 @@
-"""Particles become scores: decode, then ask the reward; the pictures of the last look stay for whoever saves them."""
+"""Particles become scores: decode, then ask the reward; the pictures of the last look stay for whoever saves them.
+
+A reward that only compares (general preference) is asked for the probabilities that one picture is preferred to
+another; their ranking by Borda's count gives the scores, for the reasons in `rewards.preferences`.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
 
     from pipelines import Particles, Sampler
     from rewards import Reward
+    from rewards.preferences import Ranking
 
 
 class PictureCritic:
@@ -32,6 +37,7 @@ class PictureCritic:
         sampler: As given.
         absolute: Whether the reward's scores can be compared over time and between batches.
         last_scores: (N,) what the reward gave for the last look, NaN and all; None if it gave nothing.
+        last_ranking: the tournament of the last look, for a reward that only compares; else None.
     """
 
     def __init__(
@@ -50,6 +56,7 @@ class PictureCritic:
         self._scope = scope or (lambda n: nullcontext())
         self._last: tuple[Particles, Tensor] | None = None
         self.last_scores: Tensor | None = None
+        self.last_ranking: Ranking | None = None
 
     def __call__(self, particles: Particles) -> Tensor:
         """Scores of the particles' pictures (previews, if unfinished), (N,); of a video, the mean over its key frames.
@@ -61,22 +68,34 @@ class PictureCritic:
 
         looks = key_frames(self.images(particles)).unbind(dim=1)  # the picture, or two frames of a video
         self._ledger.reserve(Cost(rewards=len(particles) * len(looks)))
-        scores = sum(self._ask(images) for images in looks[1:]) + self._ask(looks[0])
-        self.last_scores = scores / len(looks)
+        given = sum(self._ask(images) for images in looks[1:]) + self._ask(looks[0])
+        self.last_scores = self._ranked(given / len(looks))
         return self._finite(self.last_scores, particles)
 
+    def _ranked(self, given: Tensor) -> Tensor:
+        """Scores (N,) as they are, or by the tournament that probabilities (N, N) tell of."""
+        from rewards.preferences import rank
+
+        if given.ndim == 1:
+            return given
+        self.last_ranking = rank(given)
+        return self.last_ranking.scores.to(given)
+
     def _ask(self, images: Tensor) -> Tensor:
-        """What the reward says of N pictures; (N,) float32, not yet known to be finite."""
+        """What the reward says of N pictures: (N,) float32, not yet known to be finite, or (N, N) if it compares."""
         import torch
 
         from pipelines.foreign import one_line
         from pipelines.microbatch import is_out_of_memory
         from rewards.base import as_scores
         from rewards.errors import RewardError
+        from rewards.preferences import Compares
 
         n = len(images)
         try:
             with torch.no_grad(), self._scope(n):
+                if not self.absolute and isinstance(self._reward, Compares):
+                    return self._reward.chances(self._reward.heads(images, [self._prompt] * n))
                 return as_scores(self._reward(images, [self._prompt] * n), self._reward.name, n)
         except RewardError:
             raise
@@ -92,7 +111,7 @@ class PictureCritic:
     def images(self, particles: Particles) -> Tensor:
         """Pictures (N, 3, H, W) or videos (N, F, 3, H, W) in [0, 1]; those of the last look are not decoded again."""
         if self._last is None or self._last[0] is not particles:
-            self._last, self.last_scores = (particles, self.sampler.decode(particles)), None
+            self._last, self.last_scores, self.last_ranking = (particles, self.sampler.decode(particles)), None, None
         return self._last[1]
 
     def _finite(self, scores: Tensor, particles: Particles) -> Tensor:

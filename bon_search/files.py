@@ -151,7 +151,8 @@ def as_json(result: SearchResult) -> dict[str, object]:
         for rank, candidate in enumerate(result.candidates, 1)
     ]
     cost = {**asdict(result.cost), "evaluations_per_nfe": result.evaluations_per_nfe}
-    return {"schema": SCHEMA, "recipe": asdict(result.recipe), "cost": cost, "candidates": rows}
+    report = {"report": result.report} if result.report else {}
+    return {"schema": SCHEMA, "recipe": asdict(result.recipe), "cost": cost, **report, "candidates": rows}
 
 
 def slug(prompt: str, length: int = 40) -> str:

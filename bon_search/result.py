@@ -110,12 +110,15 @@ class SearchResult:
         cost: What was spent.
         recipe: How to make them again.
         evaluations_per_nfe: Network evaluations that one NFE took: 2 where guidance doubles them.
+        report: That the preferences behind the ranking are cyclic, in one sentence; empty if they are not, and for a
+            reward that scores each candidate for itself.
     """
 
     candidates: tuple[Candidate, ...]
     cost: Cost
     recipe: Recipe
     evaluations_per_nfe: float = 1.0
+    report: str = ""
 
     @property
     def best(self) -> Candidate:

@@ -63,6 +63,7 @@ class Run:
         self._critic = critic
         self._finished: list[Candidate] = []
         self._shown: Scored | None = None
+        self._report = ""
 
     def __iter__(self) -> Iterator[Candidate]:
         for candidate in self._candidates():
@@ -73,7 +74,8 @@ class Run:
     @property
     def result(self) -> SearchResult:
         """What is finished so far, ranked."""
-        return SearchResult(ranked(self._finished), self._ledger.spent, self.recipe, self._evaluations_per_nfe())
+        spent, evaluations = self._ledger.spent, self._evaluations_per_nfe()
+        return SearchResult(ranked(self._finished), spent, self.recipe, evaluations, self._report)
 
     def _candidates(self) -> Iterator[Candidate]:
         try:
@@ -97,6 +99,9 @@ class Run:
             yield from self._rest(refused.particles)
 
     def _given(self, scored: Scored) -> Iterator[Candidate]:
+        ranking = self._critic.last_ranking
+        if ranking is not None and ranking.cycle:
+            self._report = ranking.report([f"seed {stream}" for stream in scored.particles.streams])
         return _pair(scored.particles, self._critic.images(scored.particles), scored.scores.tolist())
 
     def _unscored(self) -> Iterator[Candidate]:

@@ -66,7 +66,8 @@ class Ranking:
     def report(self, names: Sequence[object] | None = None) -> str:
         """One sentence: the order, or that there is none without contradiction; `names` stand for the indices."""
         known = range(len(self.order)) if names is None else names
-        best = f"Candidate {known[self.order[0]]} is first of {len(self.order)} by {self.method}"
+        first = f"Candidate {self.order[0]}" if names is None else names[self.order[0]]
+        best = f"{first} is first of {len(self.order)} by {self.method}"
         if not self.cycle:
             return f"{best}; the preferences have no cycle."
         path = " over ".join(str(known[candidate]) for candidate in (*self.cycle, self.cycle[0]))
