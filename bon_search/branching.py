@@ -37,6 +37,12 @@ def check_stochastic(sampler: Sampler, search: str) -> None:
         )
 
 
+def noise_ends(sampler: Sampler) -> int:
+    """The step from which on copies no longer part: K, or less if the sampler knows which steps draw noise."""
+    drawn: range | None = getattr(sampler, "stochastic_steps", None)
+    return sampler.steps if drawn is None else drawn.stop
+
+
 def choices(steps: int, every: int, start: float) -> range:
     """The steps 1 … K − 2 at which to choose: the first by `start`, then each `every` later.
 
@@ -73,6 +79,8 @@ def branch(
 ) -> Iterator[Scored]:
     """Advance a population from look to look, and at each replace it by copies of whom `ancestors` names.
 
+    From where no more noise is drawn, the chosen ones go on alone.
+
     Args:
         sampler: Stochastic.
         critic: Scores the n particles of a look.
@@ -88,6 +96,10 @@ def branch(
         particles = sampler.advance(particles, to=step)
         scores = critic(particles)
         yield Scored(particles, scores)
-        particles = particles.fork(ancestors(scores))
+        chosen = ancestors(scores)
+        if step >= noise_ends(sampler):
+            particles = particles[sorted(set(chosen))]
+            break
+        particles = particles.fork(chosen)
     particles = sampler.advance(particles, to=sampler.steps)
     yield Scored(particles, critic(particles))

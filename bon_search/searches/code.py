@@ -55,13 +55,14 @@ def code(
     """
     check_stochastic(sampler, "code")
     check_count("chains", chains)
+    starts = seeds(seed, n)
     edges = [n * chain // min(chains, n) for chain in range(min(chains, n) + 1)]
 
     def ancestors(scores: Tensor) -> list[int]:
         """In each chain the best child, as often as the chain has children."""
         return [a + best(scores[a:b], 1)[0] for a, b in pairwise(edges) for _ in range(a, b)]
 
-    return branch(sampler, critic, seeds(seed, n), choices(sampler.steps, every, start), ancestors)
+    return branch(sampler, critic, starts, choices(sampler.steps, every, start), ancestors)
 
 
 def cost(n: int, steps: int, every: int = 2, start: float = START) -> Cost:

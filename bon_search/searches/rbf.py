@@ -96,7 +96,7 @@ def rbf(
 
 
 def cost(n: int, steps: int, chains: int = 1, starts: float = 0.25, start: float = START) -> Cost:
-    """What `rbf` spends at most; of the NFE it leaves at most one."""
+    """What `rbf` spends at most; of the NFE it leaves at most one, if fresh noise is drawn to the end."""
     first, chains = first_look(steps, start), min(chains, n)
     noises = _noises(n, steps, chains, starts, first)
     left = n * steps - chains * noises * first
@@ -106,8 +106,9 @@ def cost(n: int, steps: int, chains: int = 1, starts: float = 0.25, start: float
 
 
 def _noises(n: int, steps: int, chains: int, starts: float, first: int) -> int:
-    """How many first noises each chain chooses from, by their looks at step `first`."""
-    return max(1, int(starts * n * steps / (chains * first)))
+    """How many first noises each chain chooses from, by their looks at step `first`; it must be able to finish."""
+    budget = n * steps // chains
+    return min(max(1, int(starts * budget / first)), (budget - steps + first) // first)
 
 
 def _run(search: _Chain, left: int, noises: Sequence[range]) -> Iterator[Scored]:
@@ -142,17 +143,15 @@ class _Chain:
     def _step(self, parent: Proposal, left: int, forced: bool) -> Generator[Scored, None, tuple[Proposal, int]]:
         """The accepted child and what it cost: the first batch's best that improves, or the best of all."""
         most = (left + 1) // 2 if parent.child.step < noise_ends(self.sampler) else 1
-        brood = parent.child.fork([0] * most)
         width = most if forced else min(most, self.batch or -(-most // 2))
         tried: list[Proposal] = []
         for begin in range(0, most, width):
-            slot = brood[begin : begin + width]
-            children = self._made(parent, slot, begin == 0)
+            end = min(begin + width, most)
+            children = self._made(parent, parent.child.fork([0] * end)[begin:], begin == 0)
             tried.append((yield from self._propose(children)))
             if tried[-1].score > parent.score:
                 break
-        accepted = max(tried, key=lambda proposal: proposal.score)
-        return accepted, 2 * min(begin + width, most) - 1
+        return max(tried, key=lambda proposal: proposal.score), 2 * end - 1
 
     def _made(self, parent: Proposal, brood: Particles, first: bool) -> Particles:
         """Children one step further on; the first of all is the parent's own look."""

@@ -73,9 +73,9 @@ def svdd(
         SearchError: An argument out of range, a deterministic sampler, a score that is not finite.
     """
     check_stochastic(sampler, "svdd")
-    if strength < math.inf or temperature is not None:
+    scale = _scale(temperature, strength, deviation)
+    if scale is not None:
         check_absolute(critic, "svdd")
-    scale = None if math.isinf(strength) and temperature is None else Scale(temperature, strength, deviation)
     first = first_look(sampler.steps, start)
     seeds(seed, n)
     return _run(sampler, critic, seeds(seed, _children(n, sampler.steps, first)), first, scale)
@@ -86,6 +86,13 @@ def cost(n: int, steps: int, start: float = START) -> Cost:
     first = first_look(steps, start)
     m, choices = _children(n, steps, first), steps - first
     return Cost(nfe=m * steps + (m - 1) * choices, rewards=m * (choices + 1), decodes=m * (choices + 1))
+
+
+def _scale(temperature: float | None, strength: float, deviation: float | None) -> Scale | None:
+    """What scores are multiplied by for a draw; None to take the best child."""
+    if temperature is None:
+        return None if math.isinf(strength) else Scale(None, strength, deviation)
+    return Scale(temperature)
 
 
 def _run(sampler: Sampler, critic: Critic, starts: Sequence[int], first: int, scale: Scale | None) -> Iterator[Scored]:
