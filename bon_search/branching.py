@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bon_search.checks import check_share
+from bon_search.checks import check_count, check_share
 from bon_search.errors import SearchError
 from bon_search.search import Critic, Scored
 
@@ -49,8 +49,9 @@ def choices(steps: int, every: int, start: float) -> range:
     Copies made at K − 1 are not worth their price, since the last step of most solvers adds no noise.
 
     Raises:
-        SearchError: `every` is below 2, or `start` is no share.
+        SearchError: `every` is no whole number from 2 on, or `start` is no share.
     """
+    check_count("every", every)
     if every < LEAST:
         raise SearchError(
             f"every = {every} would choose among children with one and the same estimate, since a preview is one step "

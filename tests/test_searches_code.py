@@ -101,6 +101,7 @@ def test_stock_pipelines(family: str) -> None:
     [
         ({"n": 0}, "at least 1"),
         ({"every": 1}, "use svdd"),
+        ({"every": 2.5}, "whole number"),
         ({"chains": 0}, "at least 1"),
         ({"start": -0.1}, "out of range"),
     ],

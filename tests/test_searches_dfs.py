@@ -128,6 +128,7 @@ def test_stock_pipelines_with_their_own_deterministic_solvers(family: str) -> No
         ({"pilots": 0.0}, "above 0"),
         ({"back": 0.0}, "above 0"),
         ({"looks": [99]}, "from 1 to 8"),
+        ({"thresholds": "high"}, "are no scores"),
         ({"thresholds": [0.0, 1.0]}, "2 thresholds do not suit 5 checks"),
     ],
 )

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 __references__ = ("arXiv:2501.19252",)
 __cost__ = "n·K NFE, n·(choices + 1) scores"
 __branches__ = True
-__branches__ = True
 
 
 def beam(

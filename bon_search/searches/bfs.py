@@ -5,7 +5,7 @@ far, SSP resampling. Every resampling keeps n particles, each with the whole num
 published code rounds and then cuts to n by index, which loses particles and favours those that come first.
 
 After a resampling all particles go back a little by fresh noise and are denoised again. So copies part on deterministic
-solvers too, and on stochastic ones they part further.
+solvers too. On stochastic ones they part anyway, and the NFE may be worth more as further particles: set back = 0.
 
 References:
     Zhang et al., "Inference-time Scaling of Diffusion Models through Classical Search", 2025 (arXiv 2505.23614).

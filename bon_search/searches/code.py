@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 __references__ = ("arXiv:2502.00968",)
 __cost__ = "n·K NFE, n·(choices + 1) scores"
 __branches__ = True
-__branches__ = True
 
 
 def code(

@@ -160,6 +160,8 @@ def _given(thresholds: Sequence[float] | float | None, checks: int) -> tuple[flo
     if thresholds is None:
         return ()
     bars = (-math.inf,) * (checks - 1) + (thresholds,) if isinstance(thresholds, int | float) else tuple(thresholds)
+    if any(not isinstance(bar, int | float) or math.isnan(bar) for bar in bars):
+        raise SearchError(f"thresholds = {thresholds!r} are no scores; give one number, or one for each check.")
     if len(bars) != checks:
         raise SearchError(
             f"{len(bars)} thresholds do not suit {checks} checks, of which the last is the finished candidate; give "

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 __references__ = ("arXiv:2501.06848", "arXiv:2501.05803")
 __cost__ = "n·K NFE, n·(looks + 1) scores"
 __branches__ = True
-__branches__ = True
 
 FK_LOOKS = (0.2, 0.4, 0.6, 0.8)
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 __references__ = ("arXiv:2503.19385",)
 __cost__ = "at most n·K NFE, about a score for every 2 NFE"
 __branches__ = True
-__branches__ = True
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def rbf(
     check_count("chains", chains)
     check_count("batch", 1 if batch is None else batch)
     check_share("starts", starts, zero=True)
-    seeds(seed, n)
+    seeds(seed, n)  # refuses n below 1
     first, chains = first_look(sampler.steps, start), min(chains, n)
     each = _noises(n, sampler.steps, chains, starts, first)
     wanted = seeds(seed, chains * each)

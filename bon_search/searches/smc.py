@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 __references__ = ("arXiv:2501.06848", "arXiv:1707.01845")
 __cost__ = "n·K NFE and n·K·back more at each resampling, n·(looks + 1) scores"
 __branches__ = True
-__branches__ = True
 
 Mode: TypeAlias = Literal["search", "sampling"]
 Choice = TypeVar("Choice", bound=Callable[..., object])

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 __references__ = ("arXiv:2408.08252",)
 __cost__ = "at most n·K NFE for M = (n + 1) / 2 children or more, M·(choices + 1) scores"
 __branches__ = True
-__branches__ = True
 
 
 def svdd(
@@ -64,7 +63,7 @@ def svdd(
         deviation: The reward's standard deviation within the prompt; that of the first look when None.
         start: Share of the steps before the first choice; until then the children are independent, child k from
             seed + k.
-        seed: As above; of the later children and of the draws too.
+        seed: As above; of the draws too.
 
     Yields:
         The children at each look, and at last the finished ones, weighted by exp(score / temperature).
@@ -77,7 +76,7 @@ def svdd(
     if scale is not None:
         check_absolute(critic, "svdd")
     first = first_look(sampler.steps, start)
-    seeds(seed, n)
+    seeds(seed, n)  # refuses n below 1
     return _run(sampler, critic, seeds(seed, _children(n, sampler.steps, first)), first, scale)
 
 
