@@ -100,8 +100,8 @@ class Run:
 
     def _given(self, scored: Scored) -> Iterator[Candidate]:
         ranking = self._critic.last_ranking
-        if ranking is not None and ranking.cycle:
-            self._report = ranking.report([f"seed {stream}" for stream in scored.particles.streams])
+        seeds = [f"seed {stream}" for stream in scored.particles.streams]
+        self._report = ranking.report(seeds) if ranking is not None and ranking.cycle else ""
         return _pair(scored.particles, self._critic.images(scored.particles), scored.scores.tolist())
 
     def _unscored(self) -> Iterator[Candidate]:
