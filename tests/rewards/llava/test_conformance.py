@@ -59,7 +59,7 @@ def test_3_short_and_published_form_agree_within_bfloat16(seed: int) -> None:
     scale = exact.square().mean().sqrt()
     torch.testing.assert_close(default.double(), exact, rtol=1e-5, atol=1e-5 * float(scale))
     errors = [((given.double() - exact).square().mean().sqrt() / scale).item() for given in (published, short)]
-    assert 0 < min(errors)
+    assert min(errors) > 0
     assert max(errors) < 4 * STEP
 
 
