@@ -32,8 +32,11 @@ class Reward(Protocol):
             candidates and cannot be compared over time.
     """
 
-    name: str
-    absolute: bool
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def absolute(self) -> bool: ...  # noqa: D102
 
     def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
         """Scores of N pictures, (N,) float32; `images` is all that `as_images` takes, with one prompt for each."""

@@ -1,6 +1,7 @@
 """Errors that a user of the rewards can cause and cure.
 
 RewardError
+├── SpecError               a specification that cannot be read
 ├── UnknownRewardError      a reward's name, variant or option that does not exist
 ├── ImageError              pictures of the wrong type, shape or range
 ├── CheckpointError         a folder that holds no LLaVA-Reward
@@ -10,6 +11,10 @@ RewardError
 
 class RewardError(ValueError):
     """Something about images, prompts or a reward's name that the user can put right."""
+
+
+class SpecError(RewardError):
+    """A specification that does not follow the grammar."""
 
 
 class UnknownRewardError(RewardError):

@@ -1,4 +1,4 @@
-"""From a reward's name to the reward: built-in ones, those of installed packages, and any class by its import path.
+"""From a specification to the reward: a built-in one, one of an installed package, any class or function, or several.
 
 A reward is imported only when it is asked for. Another package adds one with an entry point:
 
@@ -6,22 +6,28 @@ A reward is imported only when it is asked for. Another package adds one with an
     my-reward = "my_package.my_module:MyReward"
 """
 
+import ast
 import difflib
 import inspect
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from rewards.base import Reward
 from rewards.errors import RewardError, UnknownRewardError
+from rewards.function import FunctionReward
+from rewards.grammar import Named, names, parse
 
 GROUP = "bon_search.rewards"
 BUILT_IN = {
     "aesthetic": "rewards.aesthetic:load_aesthetic",
     "clipscore": "rewards.clipscore:load_clipscore",
     "hpsv2": "rewards.hpsv2:load_hpsv2",
+    "hpsv3": "rewards.hpsv3:load_hpsv3",
     "imagereward": "rewards.imagereward:load_imagereward",
     "llava-reward": "rewards.llava.reward:load_llava_reward",
     "mps": "rewards.mps:load_mps",
@@ -32,37 +38,90 @@ BUILT_IN = {
 }
 
 
-def load_reward(spec: str, **options: Any) -> Reward:
+def load_reward(spec: str, *, calibration: str | Path | None = None, **options: Any) -> Reward:
     """The reward that `spec` names.
 
     Args:
-        spec: "name", "name:variant" (for example "pixels:sharpness"), or "package.module:Class".
-        options: keyword arguments of that reward, for example `checkpoint` and `device` of "llava-reward".
+        spec: "name", "name:variant" (for example "pixels:sharpness"), "package.module:Class" or a function written the
+            same way, or several of them combined; see `rewards.grammar`.
+        calibration: a file with deviations for sums; see `rewards.combine`.
+        options: keyword arguments of that reward, for example `checkpoint` and `device` of "llava-reward"; of several
+            rewards each gets those it has.
 
     Raises:
+        SpecError: the specification cannot be read.
         UnknownRewardError: no such reward, variant or option; the message names the nearest one there is.
         RewardError: the reward refuses its options.
     """
-    name, _, rest = spec.partition(":")
-    targets = _targets()
-    if name in targets:
-        factory = _resolve(targets[name], spec)
-        options |= {"variant": rest} if rest else {}
-    elif rest and all(part.isidentifier() for part in name.split(".")):
-        factory = _resolve(spec, spec)
-    else:
-        raise UnknownRewardError(
-            f"Unknown reward {name!r}{did_you_mean(name, targets)}; expected one of {', '.join(sorted(targets))}, or "
-            "package.module:Class for your own."
-        )
-    _check_options(factory, options, spec)
-    reward = _made(factory, options, spec)
+    node = parse(spec)
+    if isinstance(node, Named):
+        return _load(node, spec, options)
+    from rewards.combine import TYPICAL, build, read_calibration
+
+    factories = {named: _factory(named, spec) for named in names(node)}
+    for option in options:
+        if not any(option in _parameters(factory) for factory in factories.values()):
+            raise UnknownRewardError(f"No reward of {spec!r} has the option {option!r}.")
+
+    def load(named: Named) -> Reward:
+        known = _parameters(factories[named])
+        return _load(named, spec, {option: value for option, value in options.items() if option in known})
+
+    return build(node, spec, load, TYPICAL | (read_calibration(calibration) if calibration else {}))
+
+
+def _load(named: Named, spec: str, options: dict[str, Any]) -> Reward:
+    """One reward, with the options of the call and those in the specification."""
+    factory = _factory(named, spec)
+    if _is_score(factory):
+        return FunctionReward(factory, named.name)
+    variant = named.name.partition(":")[2] if named.name.partition(":")[0] in _targets() else ""
+    settings = {**options, **{name: _literal(value) for name, value in named.options}}
+    settings |= {"variant": variant} if variant else {}
+    _check_options(factory, settings, named.name)
+    reward = _made(factory, settings, named.name)
     if not isinstance(reward, Reward):
         raise UnknownRewardError(
-            f"{spec!r} gives a {type(reward).__name__}, which is no reward; expected an object with name, absolute and "
-            "__call__(images, prompts), see rewards.base.Reward."
+            f"{named.name!r} gives a {type(reward).__name__}, which is no reward; expected an object with name, "
+            "absolute and __call__(images, prompts), see rewards.base.Reward."
         )
     return reward
+
+
+def _factory(named: Named, spec: str) -> Callable[..., Any]:
+    """What makes the reward of that name."""
+    name, _, rest = named.name.partition(":")
+    targets = _targets()
+    if name in targets:
+        return _resolve(targets[name], named.name)
+    if rest and all(part.isidentifier() for part in name.split(".")) and ("." in name or find_spec(name)):
+        return _resolve(named.name, named.name)
+    expected = f"expected one of {', '.join(sorted(targets))}, or package.module:Class for your own"
+    what = f"unknown reward {name!r}{did_you_mean(name, targets)}; {expected}."
+    if spec.strip() == named.name:
+        raise UnknownRewardError(what[0].upper() + what[1:])
+    raise UnknownRewardError(f"{what[0].upper()}{what[1:]}\n  {spec}\n  {' ' * named.at}^")
+
+
+def _is_score(factory: Callable[..., Any]) -> bool:
+    """Whether it is a function that scores, rather than one that makes a reward."""
+    return inspect.isfunction(factory) and list(inspect.signature(factory).parameters)[:2] == ["images", "prompts"]
+
+
+def _parameters(factory: Callable[..., Any]) -> tuple[str, ...]:
+    try:
+        return tuple(inspect.signature(factory).parameters)
+    except (TypeError, ValueError):
+        return ()
+
+
+def _literal(text: str) -> object:
+    """A number, True, False or None; anything else is text."""
+    try:
+        value = ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text, text))
+    except (ValueError, SyntaxError):
+        return text
+    return value if isinstance(value, int | float | bool | None) else text
 
 
 def reward_names() -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import torch
 
 from rewards import load_reward, registry, reward_names
 from rewards.base import ImagesLike, Scores
-from rewards.errors import UnknownRewardError
+from rewards.errors import RewardError
 
 
 class Constant:
@@ -63,11 +63,12 @@ def test_an_entry_point_is_a_name_like_any_other() -> None:
         ("no_such_package.rewards:Mine", {}, "No module named"),
         ("rewards.pixels:Missing", {}, "Missing"),
         ("collections:OrderedDict", {}, "OrderedDict, which is no reward"),
-        ("", {}, "shapes, "),
+        ("lava", {}, "shapes, "),
+        ("", {}, "the name of a reward"),
     ],
 )
 def test_a_mistake_is_answered_with_the_cure(spec: str, options: dict[str, str], says: str) -> None:
-    with pytest.raises(UnknownRewardError, match=says):
+    with pytest.raises(RewardError, match=says):
         load_reward(spec, **options)
 
 

@@ -1,0 +1,267 @@
+"""Several rewards as one: calibrated sums, sums of ranks, cascades, hard constraints.
+
+A sum of scores in units of each reward's own within-prompt deviation is the best known way to combine rewards that
+disagree, and unlike ranks it does not change when a candidate is added; so it is the default wherever the deviations
+are known. Elsewhere a sum is one of ranks. These need no calibration, and cascades save the dear reward most of the
+work, but both depend on the company.
+
+`calibrate` measures deviations; a calibration file is JSON: {"deviations": {"pickscore": 0.9, "aesthetic": 0.31}}.
+"""
+
+import json
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from rewards.base import ImagesLike, Reward, Scores, check_scores
+from rewards.errors import RewardError
+from rewards.grammar import Bound, Cascade, Named, Node, Rank, Subject, Sum
+
+REFUSED = 1e6  # what breaking a constraint costs: more than any score, and finite, so that searches can go on
+TYPICAL = {
+    "imagereward": 0.51,
+    "pickscore": 0.62,
+    "hpsv2": 0.0079,
+}  # of FLUX.1-dev and SDXL pictures, 100 prompts × 200
+COMPARE: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+@dataclass(frozen=True)
+class CalibratedSum:
+    """Σ weight·score/deviation; absolute if all its rewards are.
+
+    Attributes:
+        name: The specification.
+        terms: Weight, reward and deviation within a prompt (1 leaves the score as it is).
+    """
+
+    name: str
+    terms: tuple[tuple[float, Reward, float], ...]
+
+    @property
+    def absolute(self) -> bool:
+        """Whether scores can be compared over time."""
+        return all(reward.absolute for _, reward, _ in self.terms)
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradients reach the pictures."""
+        return all(getattr(reward, "differentiable", False) for _, reward, _ in self.terms)
+
+    def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
+        """Scores (N,) in deviations."""
+        parts = [weight / deviation * _asked(reward, images, prompts) for weight, reward, deviation in self.terms]
+        return torch.stack(parts).sum(dim=0)
+
+
+@dataclass(frozen=True)
+class RankSum:
+    """Σ weight·rank, ranks from 0 (worst) to 1 (best) among the candidates of one prompt; ties share their mean rank.
+
+    Attributes:
+        name: The specification.
+        terms: Weight and reward.
+    """
+
+    name: str
+    terms: tuple[tuple[float, Reward], ...]
+    absolute = False
+
+    def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
+        """Scores (N,)."""
+        total = torch.zeros(len(prompts))
+        for weight, reward in self.terms:
+            scores = _asked(reward, images, prompts)
+            for places in _by_prompt(prompts):
+                total[places] += weight * ranks(scores[places])
+        return total
+
+
+@dataclass(frozen=True)
+class CascadeReward:
+    """Each stage judges the best candidates of the one before; who is left out ranks below all who went on.
+
+    Attributes:
+        name: The specification.
+        stages: How many candidates of a prompt each judges (None: all that come), and by what.
+    """
+
+    name: str
+    stages: tuple[tuple[int | None, Reward], ...]
+    absolute = False
+
+    def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
+        """Scores (N,): the last stage's for those that it judged, the order of the earlier stages below them."""
+        total = torch.zeros(len(prompts))
+        for places in _by_prompt(prompts):
+            total[places] = self._of_one(take(images, places), prompts[places[0]])
+        return total
+
+    def _of_one(self, images: ImagesLike, prompt: str) -> Scores:
+        alive = list(range(len(images)))
+        scores = torch.zeros(len(images))
+        left: list[int] = []  # who is out, the best of the latest last
+        for count, reward in self.stages:
+            judged = len(alive) if count is None else count
+            alive, out = alive[:judged], alive[judged:]
+            left += reversed(out)
+            scores[alive] = _asked(reward, take(images, alive), [prompt] * len(alive))
+            alive.sort(key=lambda place: -float(scores[place]))
+        floor = float(scores[alive].min())
+        for below, place in enumerate(reversed(left), 1):
+            scores[place] = floor - below
+        return scores
+
+
+@dataclass(frozen=True)
+class Constrained:
+    """A score for those that satisfy all bounds; the others rank below them, the less they break them the higher.
+
+    Attributes:
+        name: The specification.
+        score: What counts among those that satisfy the bounds.
+        bounds: Reward, sign and limit of each.
+    """
+
+    name: str
+    score: Reward
+    bounds: tuple[tuple[Reward, str, float], ...]
+
+    @property
+    def absolute(self) -> bool:
+        """Whether scores can be compared over time."""
+        return self.score.absolute and all(reward.absolute for reward, _, _ in self.bounds)
+
+    def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
+        """Scores (N,), and -`REFUSED` or less for who breaks a bound."""
+        scores = _asked(self.score, images, prompts)
+        broken = torch.zeros(len(prompts))
+        for reward, sign, limit in self.bounds:
+            values = _asked(reward, images, prompts)
+            broken += torch.where(COMPARE[sign](values, limit), 0.0, 1 + (values - limit).abs())
+        return torch.where(broken > 0, -REFUSED * broken, scores)
+
+
+def build(
+    node: Node, name: str, load: Callable[[Named], Reward], deviations: Mapping[str, float] | None = None
+) -> Reward:
+    """The reward that a specification describes.
+
+    Args:
+        node: From `rewards.grammar.parse`.
+        name: What the whole is called.
+        load: Makes one reward.
+        deviations: Name of a reward → deviation within a prompt; a sum with a reward that is missing is one of ranks.
+    """
+
+    def made(part: Node) -> Reward:
+        return build(part, name, load, deviations)
+
+    if isinstance(node, Named):
+        return load(node)
+    if isinstance(node, Rank):
+        terms = node.of.terms if isinstance(node.of, Sum) else ((1.0, node.of),)
+        return RankSum(name, tuple((weight, made(part)) for weight, part in terms))
+    if isinstance(node, Cascade):
+        return CascadeReward(name, tuple((count, made(part)) for count, part in node.stages))
+    if isinstance(node, Subject):
+        return Constrained(name, made(node.score), tuple(_limit(bound, load) for bound in node.bounds))
+    known = _deviations(node, deviations or {})
+    if known is None:
+        return build(Rank(node), name, load, deviations)
+    return CalibratedSum(name, tuple((w, made(part), d) for (w, part), d in zip(node.terms, known, strict=True)))
+
+
+def calibrate(
+    rewards: Mapping[str, Reward], groups: Sequence[tuple[str, ImagesLike]], path: str | Path | None = None
+) -> dict[str, float]:
+    """Each reward's deviation within a prompt, pooled over prompts; written to a calibration file if a path is given.
+
+    Args:
+        rewards: By the names that specifications use.
+        groups: A prompt and at least two pictures of it, several times.
+        path: Where to write.
+
+    Raises:
+        RewardError: Too few pictures, or a reward that says the same of all.
+    """
+    if not groups or any(len(images) < 2 for _, images in groups):
+        raise RewardError("A deviation within a prompt takes at least two pictures of each prompt; give more.")
+    deviations = {}
+    for name, reward in rewards.items():
+        scores = [_asked(reward, images, [prompt] * len(images)).double() for prompt, images in groups]
+        squares = sum(float((values - values.mean()).square().sum()) for values in scores)
+        deviations[name] = (squares / sum(len(values) - 1 for values in scores)) ** 0.5
+        if not deviations[name] > 0:
+            raise RewardError(f"The reward {name} scores all pictures of each prompt alike; it cannot be calibrated.")
+    if path is not None:
+        Path(path).write_text(json.dumps({"deviations": deviations}, indent=2) + "\n", encoding="utf-8")
+    return deviations
+
+
+def read_calibration(path: str | Path) -> dict[str, float]:
+    """The deviations of a calibration file.
+
+    Raises:
+        RewardError: It cannot be read, or holds no positive numbers.
+    """
+    try:
+        deviations = {str(k): float(v) for k, v in json.loads(Path(path).read_text("utf-8"))["deviations"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RewardError(
+            f'{path} is no calibration ({error}); it is JSON such as {{"deviations": {{"pickscore": 0.9}}}}.'
+        ) from error
+    wrong = [name for name, value in deviations.items() if not 0 < value < float("inf")]
+    if wrong:
+        raise RewardError(f"{path} gives {wrong[0]} a deviation of {deviations[wrong[0]]}; it must be positive.")
+    return deviations
+
+
+def ranks(scores: Tensor) -> Tensor:
+    """Ranks (N,) of scores (N,) from 0 (lowest) to 1 (highest); equal scores share the mean of their ranks."""
+    below = (scores[:, None] > scores[None, :]).sum(dim=1)
+    equal = (scores[:, None] == scores[None, :]).sum(dim=1)
+    return (below + (equal - 1) / 2) / max(1, len(scores) - 1)
+
+
+def take(images: ImagesLike, places: Sequence[int]) -> ImagesLike:
+    """Some of the pictures, in the form they are in."""
+    if isinstance(images, Sequence):
+        chosen: Sequence[Image.Image] = [images[place] for place in places]
+        return chosen
+    return images[list(places)]
+
+
+def _asked(reward: Reward, images: ImagesLike, prompts: Sequence[str]) -> Scores:
+    return check_scores(reward(images, prompts), reward.name, len(prompts)).cpu()
+
+
+def _by_prompt(prompts: Sequence[str]) -> Iterator[list[int]]:
+    """The places of each distinct prompt."""
+    groups: dict[str, list[int]] = {}
+    for place, prompt in enumerate(prompts):
+        groups.setdefault(prompt, []).append(place)
+    yield from groups.values()
+
+
+def _limit(bound: Bound, load: Callable[[Named], Reward]) -> tuple[Reward, str, float]:
+    return load(bound.reward), bound.sign, bound.limit
+
+
+def _deviations(node: Sum, known: Mapping[str, float]) -> list[float] | None:
+    """The deviation of each term, 1 for a part that is in deviations already; None if one is not known."""
+    if len(node.terms) == 1:
+        return [1.0]  # one reward, weighted: nothing to compare its scale with
+    if any(isinstance(part, Named) and part.name not in known for _, part in node.terms):
+        return None
+    return [known[part.name] if isinstance(part, Named) else 1.0 for _, part in node.terms]

@@ -1,0 +1,27 @@
+"""A plain function as a reward."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rewards.base import ImagesLike, Scores, as_images, check_prompts, check_scores
+
+
+@dataclass(frozen=True)
+class FunctionReward:
+    """A plain function (images, prompts) -> (N,) tensor as a reward.
+
+    Attributes:
+        function: Called with pictures (N, 3, H, W) in [0, 1] and one prompt for each.
+        name: Where it is found.
+    """
+
+    function: Callable[..., Any]
+    name: str
+    absolute = True
+
+    def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
+        """Scores of N pictures, (N,)."""
+        pictures = as_images(images)
+        check_prompts(pictures, prompts)
+        return check_scores(self.function(pictures, prompts), self.name, len(prompts))

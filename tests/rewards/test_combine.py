@@ -1,0 +1,180 @@
+"""Combined rewards: sums in deviations, ranks, cascades and constraints, by numbers worked out by hand."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rewards import load_reward
+from rewards.base import Images, Reward
+from rewards.combine import REFUSED, build, calibrate, ranks, read_calibration
+from rewards.errors import RewardError, SpecError, UnknownRewardError
+from rewards.grammar import Named, parse
+from rewards.testing import check_reward
+
+
+class Channel:
+    """The mean of one colour channel; counts the pictures it saw."""
+
+    absolute = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.seen = 0
+
+    def __call__(self, images: Images, prompts: Sequence[str]) -> torch.Tensor:
+        self.seen += len(images)
+        return images[:, "rgb".index(self.name)].mean(dim=(1, 2))
+
+
+def made(text: str, **deviations: float) -> tuple[Reward, dict[str, Channel]]:
+    channels = {name: Channel(name) for name in "rgb"}
+    return build(parse(text), text, lambda named: channels[named.name], deviations), channels
+
+
+def picture(r: float, g: float = 0.0, b: float = 0.0) -> torch.Tensor:
+    return torch.tensor([r, g, b])[:, None, None].expand(3, 2, 2)
+
+
+IMAGES = torch.stack([picture(0.1, 0.9), picture(0.2, 0.5), picture(0.4, 0.8), picture(0.3, 0.1)])
+PROMPTS = ["one"] * 4
+
+
+def scores(text: str, **deviations: float) -> list[float]:
+    reward, _ = made(text, **deviations)
+    return [round(score, 5) for score in reward(IMAGES, PROMPTS).tolist()]
+
+
+def test_a_calibrated_sum_is_in_deviations() -> None:
+    assert scores("2*r + g", r=0.1, g=0.5) == [3.8, 5.0, 9.6, 6.2]
+    assert made("2*r + g", r=0.1, g=0.5)[0].absolute
+
+
+def test_a_weight_alone_needs_no_calibration() -> None:
+    assert scores("-r") == [-0.1, -0.2, -0.4, -0.3]
+
+
+def test_without_a_calibration_a_sum_is_one_of_ranks() -> None:
+    expected = [0.0 + 1.0, 1 / 3 + 1 / 3, 1.0 + 2 / 3, 2 / 3 + 0.0]
+    assert scores("r + g") == [round(value, 5) for value in expected]
+    assert scores("rank(r + g)", r=0.1, g=0.5) == scores("r + g", r=0.1)
+    assert not made("r + g")[0].absolute
+
+
+def test_ranks_are_taken_within_a_prompt() -> None:
+    reward, _ = made("rank(r)")
+    assert reward(IMAGES, ["one", "two", "one", "two"]).tolist() == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_equal_scores_share_their_rank() -> None:
+    assert ranks(torch.tensor([3.0, 1.0, 3.0])).tolist() == [0.75, 0.0, 0.75]
+    assert ranks(torch.tensor([3.0])).tolist() == [0.0]
+
+
+@given(st.lists(st.integers(-5, 5), min_size=2, max_size=9))
+def test_ranks_add_up(values: list[int]) -> None:
+    assert float(ranks(torch.tensor(values, dtype=torch.float64)).sum()) == pytest.approx(len(values) / 2)
+
+
+def test_a_cascade_asks_the_dear_reward_for_the_best_alone() -> None:
+    reward, channels = made("r:4 > g:2 > b:1")
+    result = reward(IMAGES, PROMPTS)
+    assert (channels["r"].seen, channels["g"].seen, channels["b"].seen) == (4, 2, 1)
+    # red keeps pictures 2 and 3, green prefers 2, which alone is judged by blue; then 3, then 1 before 0 by red
+    assert result.argsort(descending=True).tolist() == [2, 3, 1, 0]
+    assert float(result[2]) == 0.0
+
+
+def test_a_cascade_judges_each_prompt_by_itself() -> None:
+    reward, channels = made("r > g:1")
+    result = reward(IMAGES, ["one", "one", "two", "two"])
+    assert channels["g"].seen == 2
+    assert result.tolist() == pytest.approx([-0.5, 0.5, 0.8, -0.2])
+
+
+def test_who_breaks_a_bound_ranks_below_all_others_and_by_how_much() -> None:
+    result = torch.tensor(scores("r subject to g < 0.6 and g > 0.2"))
+    assert result[1] == pytest.approx(0.2)
+    assert result.argsort(descending=True).tolist() == [1, 3, 2, 0]  # off by 0.1, 0.2 and 0.3
+    assert float(result[[0, 2, 3]].max()) <= -REFUSED
+
+
+def test_a_bound_that_is_met_exactly() -> None:
+    assert scores("r subject to g <= 0.5")[1] == pytest.approx(0.2)
+    assert scores("r subject to g < 0.5")[1] <= -REFUSED
+
+
+@pytest.mark.parametrize(
+    "spec", ["pixels:sharpness - 0.5*pixels:brightness", "pixels:brightness subject to pixels:sharpness > 0", "-shapes"]
+)
+def test_a_combination_keeps_the_contract_of_rewards(spec: str, tmp_path: Path) -> None:
+    file = tmp_path / "calibration.json"
+    file.write_text(json.dumps({"deviations": {"pixels:sharpness": 0.01, "pixels:brightness": 0.1}}))
+    check_reward(load_reward(spec, calibration=file))
+
+
+def test_a_deviation_is_pooled_within_prompts() -> None:
+    groups = [("one", IMAGES[:2]), ("two", IMAGES[2:])]
+    found = calibrate({"r": Channel("r")}, groups)
+    assert found["r"] == pytest.approx(math.sqrt((0.005 + 0.005) / 2))  # the prompts' own means do not matter
+
+
+def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    found = calibrate({"r": Channel("r"), "g": Channel("g")}, [("one", IMAGES)], path)
+    assert read_calibration(path) == found
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [("{", "is no calibration"), ('{"deviations": {"r": 0}}', "must be positive"), ("[]", "is no calibration")],
+)
+def test_a_wrong_calibration_is_refused(content: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text(content)
+    with pytest.raises(RewardError, match=sentence):
+        read_calibration(tmp_path / "c.json")
+
+
+def test_what_cannot_be_calibrated_is_refused() -> None:
+    with pytest.raises(RewardError, match="at least two pictures"):
+        calibrate({"r": Channel("r")}, [("one", IMAGES[:1])])
+    with pytest.raises(RewardError, match="alike"):
+        calibrate({"b": Channel("b")}, [("one", IMAGES)])
+
+
+def redness(images: Images, prompts: Sequence[str]) -> torch.Tensor:
+    """A plain function that scores."""
+    return images[:, 0].mean(dim=(1, 2))
+
+
+def test_a_plain_function_is_a_reward() -> None:
+    reward = load_reward("tests.rewards.test_combine:redness")
+    assert reward(IMAGES, PROMPTS).tolist() == pytest.approx([0.1, 0.2, 0.4, 0.3])
+    check_reward(reward)
+    both = load_reward("rank(tests.rewards.test_combine:redness + pixels:brightness)")
+    assert not both.absolute
+
+
+def test_an_unknown_name_in_a_sum_has_a_caret_and_a_hint() -> None:
+    with pytest.raises(UnknownRewardError, match="did you mean 'pixels'") as caught:
+        load_reward("0.5*pixels:sharpness + 0.5*pixel:sharpness")
+    assert str(caught.value).split("\n")[-1].index("^") == len("  0.5*pixels:sharpness + 0.5*")
+    with pytest.raises(SpecError):
+        load_reward("pixels:sharpness +")
+
+
+def test_options_go_to_the_rewards_that_have_them() -> None:
+    with pytest.raises(UnknownRewardError, match="option 'devise'"):
+        load_reward("pixels:sharpness + pixels:brightness", devise="cpu")
+    with pytest.raises(UnknownRewardError, match=r"no option 'power'"):
+        load_reward("pixels:sharpness(power=2)")
+
+
+def test_a_sum_of_the_same_reward_twice_is_one_of_two() -> None:
+    assert parse("a + a") == parse("1*a + 1*a")
+    assert [named.at for named in (Named("a"), Named("a", at=4))] == [0, 4]
