@@ -80,3 +80,12 @@ def write_qwen_tokenizer(folder: Path) -> None:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIAL])
     write_tokenizer(tokenizer, folder, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+
+
+def head_shapes() -> dict[str, tuple[int, ...]]:
+    """Of HPSv3's head over 32 channels."""
+    sides = {"0": (1024, 32), "3": (16, 1024), "5": (2, 16)}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for number, shape in sides.items():
+        shapes |= {f"rm_head.{number}.weight": shape, f"rm_head.{number}.bias": shape[:1]}
+    return shapes
