@@ -196,10 +196,8 @@ def _mix(w: Tensor) -> Tensor:
 
 def _covariance(rows: Tensor, noise: Tensor) -> Tensor:
     """(J, J) of the prompts behind the (P, J) rows, each measured with the variance `noise` (J,)."""
-    found = torch.cov(rows.T)
-    variance = (found.diagonal() - noise).clamp(min=1e-3 * found.diagonal() + 1e-12)
-    deviation = variance.sqrt()
-    off = (1 - SHRINKAGE) * (found - found.diagonal().diag()) / (deviation[:, None] * deviation)
-    values, vectors = torch.linalg.eigh(off + torch.eye(len(found), dtype=torch.float64))
-    correlations: Tensor = (vectors * values.clamp(min=1e-3)) @ vectors.T
-    return deviation[:, None] * correlations * deviation
+    correlations = torch.corrcoef(rows.T)
+    shrunk = (1 - SHRINKAGE) * correlations + SHRINKAGE * torch.eye(len(correlations), dtype=torch.float64)
+    found = rows.var(dim=0)
+    deviation = (found - noise).clamp(min=1e-2 * found).sqrt()
+    return deviation[:, None] * shrunk * deviation
