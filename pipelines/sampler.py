@@ -19,10 +19,12 @@ class Sampler(Protocol):
 
     @property
     def stochastic(self) -> bool:
-        """Whether copies of a particle with different streams part on the way: some step draws noise.
+        """Whether copies of a particle with different streams part on the way: some step draws noise."""
+        ...
 
-        The samplers here also have `stochastic_steps`, a range: copies made at step k part if k < its stop.
-        """
+    @property
+    def stochastic_steps(self) -> range:
+        """From the first step at which they may part to the last: copies made at step k part if k < its stop."""
         ...
 
     def init(self, seeds: Sequence[int]) -> Particles:

@@ -32,9 +32,12 @@ def check_sampler(sampler: Sampler, seeds: Sequence[int] = (0, 1, 2), *, toleran
     permuted = sampler.advance(half[order], k)
     assert _apart(permuted, whole[order]) <= tolerance, "the order of particles must not matter"
     assert _apart(sampler.advance(half[[1]], k), whole[[1]]) <= max(tolerance, 1e-3), "company must not matter"
-    first, second = sampler.advance(start.fork([0, 0]), k).latents
-    parted = bool((first - second).abs().max() > max(tolerance, 1e-3))
-    assert parted == sampler.stochastic, "copies must part exactly if the sampler says that it is stochastic"
+    last = sampler.stochastic_steps.stop
+    for step in {0, last}:
+        first, second = sampler.advance(sampler.advance(start, step).fork([0, 0]), k).latents
+        parted = bool((first - second).abs().max() > max(tolerance, 1e-3))
+        assert parted == (step < last), "copies must part exactly if a step still to come is stochastic"
+    assert sampler.stochastic == bool(sampler.stochastic_steps), "stochastic must mean that some step is"
     for particles in (half, whole):
         images = sampler.decode(particles)
         assert images.dtype == torch.float32, "pictures must be float32"

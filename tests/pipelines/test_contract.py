@@ -6,6 +6,7 @@ from cases import Case, PipeOf, sampler_of
 
 from pipelines import batch_invariant
 from pipelines.diffusers_sampler import DiffusersSampler
+from pipelines.gaussian import GaussianMixtureSampler
 from pipelines.particles import EMPTY, Particles
 from pipelines.testing import check_sampler
 
@@ -30,6 +31,19 @@ def test_a_sampler_that_loses_the_solver_memory_is_caught(pipe_of: PipeOf) -> No
     pipe = case.pipe(pipe_of("sd"))
     with pytest.raises(AssertionError, match="a split run must equal an unsplit one"):
         check_sampler(Forgetful(pipe, steps=6, prompt="a red circle", **case.options(32, 32)))
+
+
+def test_a_sampler_that_is_wrong_about_its_noise_is_caught() -> None:
+    class Silent(GaussianMixtureSampler):
+        @property
+        def stochastic_steps(self) -> range:
+            return range(0)
+
+    mixture = [[-1.0], [1.0]], [0.5, 0.5], [0.5, 0.5]
+    check_sampler(GaussianMixtureSampler(*mixture, 4, eta=0.5))
+    check_sampler(Silent(*mixture, 4))
+    with pytest.raises(AssertionError, match="copies must part exactly if a step still to come is stochastic"):
+        check_sampler(Silent(*mixture, 4, eta=0.5))
 
 
 def test_a_softmax_over_the_particles_stays_one() -> None:
