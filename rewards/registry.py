@@ -34,6 +34,7 @@ BUILT_IN = {
     "pickscore": "rewards.pickscore:load_pickscore",
     "pixels": "rewards.pixels:load_pixels",
     "shapes": "rewards.shapes.reward:ShapesReward",
+    "unifiedreward": "rewards.unifiedreward:load_unifiedreward",
     "vqascore": "rewards.vqascore:load_vqascore",
 }
 

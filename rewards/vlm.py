@@ -6,7 +6,7 @@ processor, in PIL's arithmetic and without gradients.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -48,13 +48,12 @@ class Vlm:
     prepare: Callable[[Look, str], Inputs]
     differentiable: bool
 
-    def inputs(self, look: Look, question: str, answer: str = "") -> Inputs:
-        """Inputs of one row where the model is, with the beginning of its answer appended."""
+    def inputs(self, look: Look, question: str, answer: Sequence[int] = ()) -> Inputs:
+        """Inputs of one row where the model is, with the tokens that its answer begins with appended."""
         made = self.prepare(look, question)
-        ids = self.encode(answer) if answer else []
-        if ids:
-            count = (1, len(ids))
-            made = made | {"input_ids": torch.cat([made["input_ids"], torch.tensor([ids])], dim=1)}
+        if answer:
+            count = (1, len(answer))
+            made = made | {"input_ids": torch.cat([made["input_ids"], torch.tensor([answer])], dim=1)}
             for name in {"attention_mask", "mm_token_type_ids", "token_type_ids"} & made.keys():
                 filler = made[name].new_full(count, int(name == "attention_mask"))
                 made[name] = torch.cat([made[name], filler], dim=1)

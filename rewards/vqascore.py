@@ -79,7 +79,7 @@ def answer_probability(vlm: Vlm, look: Look, question: str, answer: str) -> Tens
     No penalty or temperature of the model's generation settings is applied: it is the softmax of its logits.
     """
     labels = vlm.encode(answer)
-    inputs = vlm.inputs(look, question, answer)
+    inputs = vlm.inputs(look, question, labels)
     logits = vlm.model(**inputs, use_cache=False).logits[0, -len(labels) - 1 : -1].float()  # (A, vocabulary)
     wanted = torch.tensor(labels, device=logits.device)[:, None]
     probability: Tensor = logits.log_softmax(-1).gather(1, wanted).mean().exp()
