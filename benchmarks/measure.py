@@ -1,7 +1,9 @@
-"""What the benchmarks share: fresh processes, peak memory, a table, and the line that says where it was measured."""
+"""What the benchmarks share: processes, peak memory, a table, and the line that says where it was measured."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import os
 import platform
@@ -9,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,62 @@ PROMPT = "a red circle left of a blue square"
 
 def fresh(script: str, **options: object) -> dict[str, Any]:
     """Run a benchmark's worker in a fresh process; its last line of output is its JSON answer."""
-    arguments = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    command = [sys.executable, script, *arguments]
+    command = _command(script, options)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
+
+
+class Worker:
+    """A benchmark's worker in a process of its own that measures whenever it is asked to, so that two can take turns.
+
+    The script, called with these options, prints a line when it is ready, and for each line of input one with its JSON
+    answer (`answer` below does both).
+    """
+
+    def __init__(self, script: str, **options: object) -> None:
+        self._command = _command(script, options)
+        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._line()
+
+    def measure(self) -> dict[str, Any]:
+        """One more answer."""
+        assert self._process.stdin is not None
+        print(file=self._process.stdin, flush=True)
+        found: dict[str, Any] = json.loads(self._line())
+        return found
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{' '.join(self._command)} failed.")
+        return line
+
+
+def answer(measure: Callable[[], dict[str, Any]]) -> None:
+    """The worker's side of `Worker`."""
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(measure()), flush=True)
+
+
+def _command(script: str, options: dict[str, object]) -> list[str]:
+    arguments = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    return [sys.executable, script, *arguments]
+
+
+def trim() -> None:
+    """Give freed memory back to the system, where the C library can (glibc), so that using it again is seen."""
+    gc.collect()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 class Peak:

@@ -9,6 +9,7 @@ from torch import nn
 
 import rewards.llava
 from rewards.errors import RewardError
+from rewards.llava import tower
 from rewards.llava.backbone import Backbone, Embedded, Picture, Tokens, batch, last_rows
 from rewards.llava.beginnings import common_start, read_last
 from rewards.llava.decoder import read
@@ -167,6 +168,19 @@ def test_trimmed_tower_gives_the_last_hidden_state_but_one() -> None:
 
 
 SHORT_CUTS = ["phi3v.bt_ca.batch3.crops4", "qwen.bt.batch3", "llava.bt.batch3"]
+
+
+@torch.no_grad()
+def test_crops_in_few_passes_give_the_numbers_of_one(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CASES["phi3v.bt_ca.batch3.crops4"]
+    model = library.model(case["adapter"])
+    pictures = [inputs_of(model, case).picture(picture(name)) for name in ("wide", "tall")]
+    found = []
+    for few in (1, 3, 64):
+        monkeypatch.setitem(tower._CROPS, "cpu", few)
+        found.append(torch.cat(model.backbone.features(pictures)))
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], atol=1e-5, rtol=1e-5)
 
 
 @pytest.fixture(scope="module", params=SHORT_CUTS)

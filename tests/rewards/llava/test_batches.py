@@ -72,6 +72,14 @@ def test_a_batch_that_does_not_fit_is_halved_once_for_all() -> None:
     assert [len(tried) for tried in memory.tried[7:]] == [2, 1]
 
 
+def test_prompts_on_one_picture_have_a_limit_of_their_own() -> None:
+    memory = Memory(2)
+    batches = MicroBatches(memory, 1, prompts=4)
+    assert batches(rows([4] * 7, [0, 0, 1, 0, 0, 0, 2])).flatten().tolist() == list(range(7))
+    assert memory.tried == [[0, 1, 3, 4], [0, 1], [3, 4], [5], [2], [6]]
+    assert (batches.size, batches.prompts) == (1, 2)
+
+
 def test_when_not_even_one_fits() -> None:
     with pytest.raises(RewardError, match="does not hold 1 picture at once; take dtype='bfloat16'"):
         MicroBatches(Memory(0), 4)(rows([1, 2]))
