@@ -74,7 +74,7 @@ def load_published(  # noqa: PLR0913  what a published checkpoint leaves open
     _check_choice("pooling", pooling, ("eos", "mean"))
     read = read_official(locate(checkpoint))
     name = base_name(read, base)
-    folder = resolve(name)
+    folder = base_folder(read, name)
     check_family(read, folder)
     loaded = load_base(folder, num_crops=num_crops, device=device, dtype=dtype, device_map=device_map, skip=is_head)
     warn_of_initial(read, loaded)
@@ -178,6 +178,21 @@ def base_name(read: Official, base: str | Path | None) -> str | Path:
     if read.family.name not in BASES:
         raise CheckpointError(f"The checkpoint {read.folder} does not say its base model; pass its folder as base=.")
     return BASES[read.family.name]
+
+
+def base_folder(read: Official, base: str | Path) -> Path:
+    """The folder of the base model, downloaded if need be.
+
+    Raises:
+        CheckpointError: there is none, here or on the hub.
+    """
+    try:
+        return resolve(base)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"The checkpoint {read.folder} needs its base model {str(base)!r}, which is neither a folder here nor to "
+            "be had from the hub; download it and pass its folder as base=."
+        ) from error
 
 
 def check_family(read: Official, base: Path) -> None:

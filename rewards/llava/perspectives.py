@@ -13,10 +13,18 @@ from rewards.errors import CheckpointError, RewardError
 from rewards.llava.adapters import Shared
 from rewards.llava.backbone import Inputs
 from rewards.llava.decoder import compile_layers
-from rewards.llava.families import Base, load_base, resolve
+from rewards.llava.families import Base, load_base
 from rewards.llava.hub import locate
 from rewards.llava.layouts import NUM_CROPS
-from rewards.llava.loading import SkipCAMode, base_name, build_reward, check_family, check_skipca, warn_of_initial
+from rewards.llava.loading import (
+    SkipCAMode,
+    base_folder,
+    base_name,
+    build_reward,
+    check_family,
+    check_skipca,
+    warn_of_initial,
+)
 from rewards.llava.official import read_official
 from rewards.llava.pictures import as_pictures
 from rewards.llava.preparing import prepared, reunited
@@ -162,7 +170,7 @@ def load_perspectives(  # noqa: PLR0913  as many as for one checkpoint
                 f"The checkpoint of {name!r} is a full fine-tune, which shares no base model; load it by itself."
             )
     name_of_base = base_name(next(iter(read.values())), base)
-    folder = resolve(name_of_base)
+    folder = base_folder(next(iter(read.values())), name_of_base)
     for checkpoint in read.values():
         check_family(checkpoint, folder)
     loaded = load_base(

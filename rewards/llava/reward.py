@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rewards.base import Images, ImagesLike, Scores, as_images, check_prompts, check_scores
 from rewards.devices import device_of, dtype_of
-from rewards.errors import RewardError
+from rewards.errors import CheckpointError, RewardError
 from rewards.llava.checkpoint import EMBEDDED, SETTINGS_FILE, Checkpoint, load_checkpoint, revision
 from rewards.llava.hub import REPOSITORY, find_checkpoint, is_on_hub
 from rewards.llava.images import preprocess
@@ -130,6 +130,11 @@ def load_llava_reward(  # noqa: PLR0913  one door to the embedded reward and to 
     place = device_of("cpu" if embedded and device is None else device)
     if variant or is_on_hub(checkpoint):
         checkpoint = find_checkpoint(variant, checkpoint or REPOSITORY)
+    if checkpoint is not None and not Path(checkpoint).is_dir():
+        raise CheckpointError(
+            f"There is no folder {str(checkpoint)!r}; expected a checkpoint's folder, or a name on the hub such as "
+            "'owner/name'; leave `checkpoint` out for the embedded LLaVA-Reward."
+        )
     if checkpoint is not None and _is_published(Path(checkpoint)):
         return load_published(
             checkpoint, base=base, skipca=skipca, dtype=number, device=place, device_map=device_map,

@@ -124,7 +124,8 @@ def test_a_vector_of_odd_length(folder: Path) -> None:
         ({"batch_size": 0}, "batch_size 0"),
         ({"dtype": "int8"}, "dtype 'int8'"),
         ({"device": "nowhere"}, "Device 'nowhere'"),
-        ({"base": "no/such-model"}, "no such model"),
+        ({"base": "no/such-model"}, "needs its base model 'no/such-model', which is .*pass its folder as base="),
+        ({"base": "/no/such/folder"}, "needs its base model '/no/such/folder'"),
         ({"crops": 3}, "num_crops"),
     ],
 )
@@ -145,6 +146,12 @@ def test_the_published_number_of_the_last_layer(folder: Path, layer: int) -> Non
     image = picture("tiny")
     assert torch.equal(load(folder, layer=layer, num_crops=1)([image], ["a cat"]),
                        load(folder, num_crops=1)([image], ["a cat"]))  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [{}, {"base": None}])
+def test_no_folder_at_all(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match=r"There is no folder '.*/nowhere'; expected a checkpoint's folder"):
+        load(tmp_path / "nowhere", **options)
 
 
 def test_neither_layout(tmp_path: Path) -> None:
