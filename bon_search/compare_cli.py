@@ -64,7 +64,10 @@ def parser() -> Parser:
     )
     what.add_argument("--unit", choices=("images", "nfe"), default="images", help="of the budgets (default: images)")
     what.add_argument(
-        "--reach", type=positive, metavar="B", help="price best-of-N's quality at B (default: the largest)"
+        "--reach",
+        type=positive,
+        metavar="B",
+        help="price best-of-N's quality at B (default: 16 images, or the largest)",
     )
     what.add_argument("--seeds", type=positive, default=1, metavar="S", help="repetitions for each prompt (default: 1)")
 
@@ -212,13 +215,15 @@ def _report(
     from bon_search.compare_files import JSON, REPORT, write_report
     from bon_search.compare_plot import can_plot
     from bon_search.compare_report import Wording, verdicts
+    from bon_search.plan import USUAL
 
     if not grid.complete(cells):
         return
     mark = 1.0 if arguments.held_out == "shapes" else None  # the exact verifier's own
     passing = mark if arguments.passing is None else arguments.passing
     words = Wording(arguments.model, arguments.held_out, grid.steps, grid.seeds, passing)
-    reach = None if arguments.reach is None else arguments.reach * unit
+    usual = USUAL * grid.steps if USUAL * grid.steps in grid.budgets else None
+    reach = usual if arguments.reach is None else arguments.reach * unit
     for summary in write_report(arguments.out, grid, cells, settings, words, reach):
         for sentence in verdicts(summary, words):
             _say(sentence)

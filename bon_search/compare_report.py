@@ -20,7 +20,7 @@ EXPLAINED = (
     "Every budget is a hard limit in NFE, and candidate k of a prompt starts from the same noise in every search. "
     "Brackets: 95 % intervals over prompts (bootstrap, BCa widened for few prompts). "
     f"Δ: paired difference from {BASELINE}; {BETTER} or {WORSE} where its interval leaves out 0, as one in twenty "
-    "does by chance."
+    "does by chance. Where all P prompts agree an interval is a point, though up to 3 / P of other prompts may differ."
 )
 REACHED = (
     f"Relative to what {BASELINE} spends there, interpolated over the logarithm of cost where a search's mean first "
