@@ -8,8 +8,9 @@ import torch
 
 from rewards import RewardError, load_reward
 from rewards.testing import check_reward
-from rewards.unifiedreward import FORMS, Written, expected_number, number_behind
-from tests.rewards.standard.tiny import PROMPTS, pictures
+from rewards.unifiedreward import FORMS, Written, expected_number, number_behind, write
+from rewards.vlm import both_limits, load_vlm
+from tests.rewards.standard.tiny import PROMPTS, golden, pictures
 from tests.rewards.standard.tiny_qwen import token, write_qwen
 
 DIGITS = tuple(range(10))  # token numbers of the digits in the hand-made cases; 10 is ".", 11 any other word
@@ -55,8 +56,6 @@ def qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_label_that_is_missing_is_written_and_the_digits_behind_it_weighed(qwen: Path) -> None:
     from transformers import Qwen2_5_VLForConditionalGeneration
 
-    from rewards.vlm import both_limits, load_vlm
-
     reward = load_reward("unifiedreward", checkpoint=qwen, tokens=3)
     score = reward(pictures()[:1], ["a red cat"]).item()
     vlm = load_vlm(qwen, limits=both_limits)
@@ -85,3 +84,20 @@ def test_three_scores_are_averaged(qwen: Path) -> None:
     assert score.item() != load_reward("unifiedreward", checkpoint=qwen, tokens=2)(pictures()[:1], ["a"]).item()
     with pytest.raises(RewardError, match="expected unifiedreward:score or unifiedreward:acs"):
         load_reward("unifiedreward:think", checkpoint=qwen)
+
+
+def test_it_writes_what_the_original_script_generates(qwen: Path) -> None:
+    """github.com/CodeGoat24/UnifiedReward at ff6f520, inference_qwen/image_generation."""
+    vlm = load_vlm(qwen, limits=both_limits)
+    digits = [token(digit) for digit in "12345"]
+    for case, picture, prompt in zip(golden("unifiedreward")["cases"], pictures(), PROMPTS, strict=False):
+        question = FORMS["score"].question.replace("{}", prompt)
+        inputs = vlm.inputs(picture, question)
+        assert inputs["image_grid_thw"][0].tolist() == case["grid"]
+        assert inputs["pixel_values"].double().abs().sum().item() == pytest.approx(case["pixels"], abs=1e-2)
+        with torch.no_grad():
+            answer = write(vlm, picture, question, (), 6)
+        assert answer.ids.tolist() == case["ids"]
+        counted = torch.arange(1.0, 6.0)
+        expected = [(row[digits].softmax(0) * counted).sum().item() for row in answer.logits]
+        assert expected == pytest.approx(case["expected"], abs=1e-4)
