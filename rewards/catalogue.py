@@ -90,7 +90,10 @@ CATALOGUE: dict[str, Entry] = {
         differentiable=True,
         checked="recorded numbers of the official code on tiny models of every family; the embedded model, which alone "
         "has gradients, as a whole",
-        references=("Zhou et al., LLaVA-Reward, 2025", "hf.co/smz8599/LLaVA-Reward"),
+        references=(
+            "Multimodal LLMs as customized reward models for text-to-image generation, ICCV 2025, arXiv:2507.21391",
+            "hf.co/smz8599/LLaVA-Reward",
+        ),
     ),
     "mps": Entry(
         "people prefer the picture",
