@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from pipelines.batch_invariant import batch_invariant as invariant_to_batch
-from pipelines.conditioning import remember_prompts
-from pipelines.errors import NotFinite, PipelineError
+from pipelines.errors import NotFinite, PipelineError, UnsupportedScheduler
 from pipelines.evaluations import Evaluations
+from pipelines.foreign import private_copy
 from pipelines.gradients import check_attached, differentiable, recomputed, undecorated
 from pipelines.microbatch import MicroBatches
 from pipelines.noise import check_seeds, derive, generators, step_noise
@@ -80,7 +80,7 @@ class DiffusersSampler:
         self._batches = MicroBatches(batch_size)
         self._evaluations = Evaluations(pipe)
         self._scheduler = copy.deepcopy(pipe.scheduler)
-        self._pipe = _private_copy(pipe)
+        self._pipe = private_copy(pipe)
         self._decoder = getattr(pipe, "vae", None)
         self._fresh: Any = None  # the scheduler of the latest `init`, its timesteps set
         self._stochastic_steps: range | None = None
@@ -104,6 +104,22 @@ class DiffusersSampler:
         if self._stochastic_steps is None:
             self._stochastic_steps = stochastic_steps(self._pipe, self._begun(), self.eta)
         return self._stochastic_steps
+
+    def noise_scale(self, step: int) -> float:
+        """The standard deviation of the fresh noise in the latents after the step from position `step`; 0 if none.
+
+        Raises:
+            UnsupportedScheduler: the scheduler draws noise of its own there.
+        """
+        check_position("step", step, 0, self.steps - 1)
+        if self.eta.acts(step):
+            return float(self.eta.scale(self.schedule.level(step), self.schedule.level(step + 1)))
+        if step in self.stochastic_steps:
+            raise UnsupportedScheduler(
+                f"{type(self._scheduler).__name__} draws noise of its own at step {step}, and does not say how much; "
+                "give the sampler an eta above 0, which takes its place."
+            )
+        return 0.0
 
     @property
     def nfe(self) -> int:
@@ -239,7 +255,7 @@ class DiffusersSampler:
     def _run(self, scheduler: Any, n: int, decoder: torch.nn.Module | None = None, **inputs: Any) -> Tensor:  # noqa: ANN401
         """Call the stock pipeline for n particles: latents (n, ...), or pictures from the decoding window [K, K)."""
         decoding, modules = scheduler.window.start == self.steps, self._evaluations.modules
-        vars(self._pipe).update(scheduler=scheduler, vae=decoder or self._decoder)
+        self._pipe.__dict__.update(scheduler=scheduler, vae=decoder or self._decoder)
         with ExitStack() as around:
             around.enter_context(self._options.refusals())
             if self.batch_invariant:
@@ -264,19 +280,6 @@ class DiffusersSampler:
         if self._options.needs_size_check() and not self._size_checked:
             self._options.check_size(*self._decode(particles.latents[:1], None).shape[-2:])
         self._size_checked = True
-
-
-def _private_copy(pipe: Any) -> Any:  # noqa: ANN401
-    """The same modules in another pipeline object, so that the caller's keeps its scheduler and progress bar.
-
-    Where it runs is found out once and not, by a walk over all modules, in each window.
-    """
-    private = copy.copy(pipe)
-    kind, where = type(pipe), {"__module__": type(pipe).__module__, "_execution_device": pipe._execution_device}
-    private.__class__ = type(kind.__name__, (kind,), where)
-    private.set_progress_bar_config(disable=True)
-    remember_prompts(private)
-    return private
 
 
 def _check_finite(latents: Tensor, streams: Sequence[int], step: int) -> None:

@@ -1,15 +1,30 @@
-"""Calls into diffusers and transformers: their bars off, their failures as sentences."""
+"""Calls into diffusers and transformers: on a copy of ours, their bars off, their failures as sentences."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
+from pipelines.conditioning import remember_prompts
 from pipelines.errors import PipelineError
 
 Pipeline: TypeAlias = Any
 """A diffusers pipeline; diffusers has no types."""
+
+
+def private_copy(pipe: Pipeline) -> Pipeline:
+    """The same modules in another pipeline object, so that the caller's keeps its scheduler and progress bar.
+
+    Where it runs is found out once and not, by a walk over all modules, in each window.
+    """
+    private = copy.copy(pipe)
+    kind, where = type(pipe), {"__module__": type(pipe).__module__, "_execution_device": pipe._execution_device}
+    private.__class__ = type(kind.__name__, (kind,), where)
+    private.set_progress_bar_config(disable=True)
+    remember_prompts(private)
+    return private
 
 
 @contextmanager

@@ -91,6 +91,17 @@ class GaussianMixtureSampler:
         drawn = [step for step in range(self.steps - 1) if self.eta.acts(step)]
         return range(drawn[0], drawn[-1] + 1) if drawn else range(0)
 
+    def noise_scale(self, step: int) -> float:
+        """The standard deviation of the fresh noise in the latents after the step from position `step`; 0 if none.
+
+        Raises:
+            PipelineError: there is no such step, or the sampler is exact, so that its steps are mixtures of Gaussians.
+        """
+        if self.exact:
+            raise PipelineError("The steps of an exact sampler are mixtures of Gaussians; make one with exact=False.")
+        now, then = self.levels[self._position(step)], self.levels[self._position(step + 1)]
+        return float(self.eta.scale(now, then)) if self.eta.acts(step) else 0.0
+
     def with_grad(self) -> GaussianMixtureSampler:
         """This sampler: gradients always flow through its `advance` and `decode`."""
         return self

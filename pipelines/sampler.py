@@ -50,3 +50,10 @@ class DifferentiableSampler(Sampler, Protocol):
     def with_grad(self) -> Sampler:
         """The same sampler, whose `advance` and `decode` let gradients flow from pictures back to latents."""
         ...
+
+    def noise_scale(self, step: int) -> float:
+        """The standard deviation of the fresh noise in the latents after the step from position `step`; 0 if none.
+
+        So the step is N(latents − scale·noise, scale²·I), and adding scale·d to the latents moves its noise by d.
+        """
+        ...

@@ -101,6 +101,10 @@ class Eta:
         """How much of the old noise a stochastic step keeps; shape (), in [0, 1]."""
         return RHO[self.kind](self.value, now, then)
 
+    def scale(self, now: Level, then: Level) -> Tensor:
+        """The standard deviation sigma'·sqrt(1 − rho²) of the noise that a stochastic step adds; shape ()."""
+        return then.sigma * (1 - self.rho(now, then).square()).sqrt()
+
 
 def rho_ddim(eta: float, now: Level, then: Level) -> Tensor:
     """rho² = 1 − eta²·(1 − rho_D²); shape ()."""

@@ -126,6 +126,17 @@ def test_stochastic_steps_are_those_at_which_forks_can_part() -> None:
     assert SAMPLERS["exact"].stochastic_steps == range(6)
 
 
+def test_the_scale_of_the_fresh_noise() -> None:
+    """DDPM's: sigma'·sqrt(1 − rho_D²), with the levels sin and cos of the angle; none on the last step."""
+    sampler = GaussianMixtureSampler(MEANS, SCALES, WEIGHTS, 4, eta=Eta(1.0, 1))
+    now, then = math.pi / 8, math.pi / 4
+    rho = math.sin(now) * math.cos(then) / (math.sin(then) * math.cos(now))
+    assert sampler.noise_scale(1) == pytest.approx(math.cos(then) * math.sqrt(1 - rho**2))
+    assert sampler.noise_scale(0) == sampler.noise_scale(3) == 0
+    with pytest.raises(PipelineError, match="exact sampler are mixtures"):
+        SAMPLERS["exact"].noise_scale(0)
+
+
 @every
 def test_x0_is_the_posterior_mean_of_the_state_one_step_before(sampler: GaussianMixtureSampler) -> None:
     flat = GaussianMixtureSampler([[-2.0], [1.0]], [0.4, 0.8], [0.7, 0.3], 6, eta=sampler.eta, exact=sampler.exact)

@@ -6,6 +6,8 @@ import pytest
 import torch
 from cases import CASES, FAMILIES, FLOW, Case, PipeOf, sampler_of, stock
 
+from pipelines.errors import PipelineError, UnsupportedScheduler
+from pipelines.noise import step_noise
 from pipelines.particles import Particles
 from pipelines.transition import Eta
 
@@ -98,6 +100,22 @@ def test_pictures_equal_those_of_the_stock_stochastic_pipeline(
     images = sampler.decode(sampler.advance(sampler.init([3, 11]), to=STEPS))
     expected = stock(theirs.pipe(pipe_of(theirs.family)), theirs, [3, 11], steps=STEPS, size=(32, 32))
     torch.testing.assert_close(images, expected, rtol=0, atol=2e-4)
+
+
+def test_the_scale_of_the_fresh_noise(pipe_of: PipeOf) -> None:
+    """What copies differ by after one step is the difference of their noises times the scale."""
+    sampler = sampler_of(pipe_of("flux"), Case("flux"), steps=STEPS, size=(32, 32), eta=Eta(0.8, 1, 3))
+    start = sampler.advance(sampler.init([0]), to=1).fork([0, 0])
+    one, other = sampler.advance(start, to=2).latents
+    noise = step_noise(start.streams, 1, one.shape)
+    torch.testing.assert_close(one - other, sampler.noise_scale(1) * (noise[0] - noise[1]), rtol=1e-4, atol=1e-5)
+    assert [sampler.noise_scale(step) > 0 for step in range(STEPS)] == [False, True, True, False, False]
+    with pytest.raises(PipelineError, match="`step` must be from 0 to 4"):
+        sampler.noise_scale(STEPS)
+    case = Case("sd", "EulerAncestralDiscreteScheduler")
+    own = sampler_of(case.pipe(pipe_of("sd")), case, steps=STEPS, size=(32, 32))
+    with pytest.raises(UnsupportedScheduler, match=r"EulerAncestral.* noise of its own at step 2.* eta above 0"):
+        own.noise_scale(2)
 
 
 @pytest.mark.parametrize("batch_size", [None, 2])
