@@ -6,76 +6,25 @@ that cannot be done (one sentence says what and how to mend it), 130 interrupted
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bon_search.arguments import INTERRUPTED, Parser, above_zero, finite, natural, positive, share
+from bon_search.arguments import INTERRUPTED
+from bon_search.cli_parser import parser
 from bon_search.errors import SearchError, is_users
 from bon_search.files import RunFolder, as_json
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
     from bon_search.pipeline import BestOfNPipeline
     from bon_search.recipe import Remake
+    from bon_search.result import SearchResult
     from bon_search.run import Run
-
-
-def parser() -> Parser:
-    """All options of generate-best."""
-    p = Parser(
-        prog="generate-best",
-        description="Make N candidates of a prompt with any diffusers pipeline and keep the one a reward likes best.",
-        epilog='Example: generate-best --n 16 "a red circle left of a blue square"',
-    )
-    what = p.add_argument_group("what to make")
-    what.add_argument("prompt", nargs="?", help="what the picture should show")
-    what.add_argument("--prompts", type=Path, metavar="FILE", help="a text file with one prompt a line, instead")
-    what.add_argument("--n", type=positive, help="candidates per prompt (default: 16, or as the budget allows)")
-    what.add_argument("--seed", type=natural, help="candidate k starts from seed + k (default: 0)")
-    what.add_argument("--from", dest="source", type=Path, metavar="RESULT", help="remake a candidate of a result.json")
-    what.add_argument("--candidate", type=positive, metavar="K", help="which one, by rank (default: 1, the best)")
-
-    search = p.add_argument_group("search")
-    search.add_argument("--search", metavar="NAME", help='how to look for it (default: "best_of_n")')
-    search.add_argument("-o", dest="options", action="append", metavar="NAME=VALUE", help="an option of the search")
-    search.add_argument("--until", type=finite, metavar="SCORE", help="stop at a candidate with this score")
-    search.add_argument("--budget-nfe", type=positive, metavar="NFE", help="at most so many denoiser evaluations")
-    search.add_argument("--budget-seconds", type=above_zero, metavar="S", help="at most so many seconds")
-    search.add_argument("--list-searches", action="store_true", help="print all searches with their costs, and stop")
-    search.add_argument("--cite", action="store_true", help="print the papers behind the search as BibTeX, and stop")
-
-    how = p.add_argument_group("model and reward")
-    how.add_argument("--model", help='"embedded" (default), a hub id, a folder or a .safetensors file')
-    how.add_argument("--reward", help='a reward by name (default: "llava-reward"), or module:Class')
-    how.add_argument("--lora", metavar="PATH", help="LoRA weights on top of the model")
-    how.add_argument("--scheduler", metavar="NAME", help="another scheduler, for example euler or dpm++")
-    how.add_argument("--steps", type=positive, help="denoising steps (default: the model's)")
-    how.add_argument("--guidance", type=finite, metavar="SCALE", help="guidance scale (default: the model's)")
-    how.add_argument("--eta", type=share, metavar="ETA", help="fresh noise in each step, 0 to 1 (default: 0)")
-    how.add_argument("--negative-prompt", metavar="TEXT", help="what it should not show")
-    how.add_argument("--height", type=positive, metavar="PIXELS", help="height of the picture (default: the model's)")
-    how.add_argument("--width", type=positive, metavar="PIXELS", help="width of the picture (default: the model's)")
-
-    where = p.add_argument_group("machine and files")
-    where.add_argument("--batch-size", type=positive, metavar="B", help="candidates in one model call (default: 8)")
-    where.add_argument(
-        "--batch-invariant",
-        action=argparse.BooleanOptionalAction,
-        help="bit-for-bit the same picture at any batch size (default: on the CPU)",
-    )
-    where.add_argument("--device", default="auto", help="cuda, mps, cpu (default: the best there is)")
-    where.add_argument("--dtype", default="auto", help="float32, float16, bfloat16 (default: fits the device)")
-    where.add_argument("--offload", default="none", help="none, model or sequential: trade time for GPU memory")
-    where.add_argument("--out", type=Path, metavar="FOLDER", help="run folder (default: a new one under runs/)")
-    where.add_argument(
-        "--json", action="store_true", help="print the result as JSON instead of the best picture's path"
-    )
-    where.add_argument("--dry-run", action="store_true", help="print what the run would cost and stop")
-    return p
+    from rewards import Reward
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,13 +55,14 @@ def _main(arguments: argparse.Namespace) -> None:
     folders = [] if arguments.dry_run else _folders(arguments, prompts)
     try:
         pipeline = _load(arguments, remake)
+        held_out = _held_out(arguments)
         for k, prompt in enumerate(prompts):
             _warn(pipeline, prompt)
             run = _start(pipeline, prompt, settings, arguments, remake)
             if arguments.dry_run:
                 print(_plan(run))
             else:
-                _finish(run, folders[k], arguments, remake)
+                _finish(run, folders[k], arguments, remake, held_out)
     finally:
         for folder in folders:
             folder.discard()
@@ -172,6 +122,7 @@ def _load(arguments: argparse.Namespace, remake: Remake | None) -> BestOfNPipeli
     from bon_search.pipeline import BATCH, BestOfNPipeline
     from bon_search.process import one_thread, quiet_libraries
     from pipelines import with_scheduler
+    from rewards import load_reward
 
     quiet_libraries()
     recipe = remake.recipe if remake else None
@@ -179,9 +130,10 @@ def _load(arguments: argparse.Namespace, remake: Remake | None) -> BestOfNPipeli
     if model == "embedded":
         one_thread()
     invariant = arguments.batch_invariant
+    spec = arguments.reward or (recipe.reward if recipe else "llava-reward")
     pipeline = BestOfNPipeline.from_pretrained(
         model,
-        reward=arguments.reward or (recipe.reward if recipe else "llava-reward"),
+        reward=load_reward(spec, calibration=arguments.calibration) if arguments.calibration else spec,
         batch_size=arguments.batch_size or BATCH,
         batch_invariant=recipe.batch_invariant if recipe and invariant is None else invariant,
         device=arguments.device,
@@ -239,7 +191,9 @@ def _search(arguments: argparse.Namespace) -> str:
     return "best_of_n_until"
 
 
-def _finish(run: Run, folder: RunFolder, arguments: argparse.Namespace, remake: Remake | None) -> None:
+def _finish(
+    run: Run, folder: RunFolder, arguments: argparse.Namespace, remake: Remake | None, held_out: Sequence[Reward]
+) -> None:
     """Write candidates as they come, then the rest; an interrupt or a fault on the way keeps what is finished."""
     from bon_search.progress import Progress
 
@@ -254,11 +208,37 @@ def _finish(run: Run, folder: RunFolder, arguments: argparse.Namespace, remake: 
         result = run.result
         best = folder.finish(result) if result.candidates else None
         if best is not None:
+            result = _judged(result, folder, held_out)
             print(json.dumps(as_json(result), ensure_ascii=False) if arguments.json else best)
     if result.report:
         _say(result.report)
     if remake:
         _say(remake.verdict(result))
+
+
+def _held_out(arguments: argparse.Namespace) -> list[Reward]:
+    from rewards import load_reward
+
+    return [load_reward(spec, calibration=arguments.calibration) for spec in arguments.held_out or ()]
+
+
+def _judged(result: SearchResult, folder: RunFolder, held_out: Sequence[Reward]) -> SearchResult:
+    """The result with second opinions, which are told and written; one that fails costs no finished work."""
+    from bon_search.opinions import with_opinions
+
+    if not held_out:
+        return result
+    try:
+        result = with_opinions(result, held_out)
+    except ValueError as error:
+        if not is_users(error):
+            raise
+        _say(f"no second opinion: {error}")
+        return result
+    folder.checkpoint(result)
+    for opinion in result.opinions:
+        _say(opinion.sentence)
+    return result
 
 
 def _plan(run: Run) -> str:

@@ -151,7 +151,9 @@ def as_json(result: SearchResult) -> dict[str, object]:
         for rank, candidate in enumerate(result.candidates, 1)
     ]
     cost = {**asdict(result.cost), "evaluations_per_nfe": result.evaluations_per_nfe}
-    report = {"report": result.report} if result.report else {}
+    report: dict[str, object] = {"report": result.report} if result.report else {}
+    if result.opinions:
+        report["opinions"] = [{**asdict(each), "agreement": number(each.agreement)} for each in result.opinions]
     return {"schema": SCHEMA, "recipe": asdict(result.recipe), "cost": cost, **report, "candidates": rows}
 
 

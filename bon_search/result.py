@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+    from bon_search.opinions import Opinion
+
 Setting = str | int | float | bool | None
 
 
@@ -112,6 +114,7 @@ class SearchResult:
         evaluations_per_nfe: Network evaluations that one NFE took: 2 where guidance doubles them.
         report: That the preferences behind the ranking are cyclic, in one sentence; empty if they are not, and for a
             reward that scores each candidate for itself.
+        opinions: What held-out rewards say of the candidates (`bon_search.opinions`).
     """
 
     candidates: tuple[Candidate, ...]
@@ -119,6 +122,7 @@ class SearchResult:
     recipe: Recipe
     evaluations_per_nfe: float = 1.0
     report: str = ""
+    opinions: tuple[Opinion, ...] = ()
 
     @property
     def best(self) -> Candidate:

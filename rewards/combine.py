@@ -58,6 +58,11 @@ class CalibratedSum:
         """Whether gradients reach the pictures."""
         return all(getattr(reward, "differentiable", False) for _, reward, _ in self.terms)
 
+    @property
+    def revision(self) -> str:
+        """The weights of the rewards and their deviations."""
+        return ", ".join(f"{reward.name} {getattr(reward, 'revision', '')}/{d:g}" for _, reward, d in self.terms)
+
     def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
         """Scores (N,) in deviations."""
         parts = [weight / deviation * _asked(reward, images, prompts) for weight, reward, deviation in self.terms]
