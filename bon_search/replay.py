@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from bon_search.calibrate import Previews, best_of_n_score
 from bon_search.errors import SearchError
+from bon_search.forecast import fit
 from bon_search.reservation import Reservations, Tally
 from pipelines.noise import derive
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bon_search.calibrate import Previews
     from bon_search.forecast import Forecast
 
 
@@ -129,6 +130,44 @@ def reach(
         trial = at(middle)
         low, high, found = (middle, high, trial) if good(trial) else (low, middle, found)
     return low, found
+
+
+def calibrate_forecast(
+    previews: Previews, *, target: int = 16, n: int = 64, batch_size: int = 1, draws: int = 16, seed: int = 0
+) -> tuple[Forecast, float]:
+    """The forecast of what was measured, priced so that the mean score is that of best-of-`target`.
+
+    Args:
+        previews: Of at least 16 prompts, better 50 or more, with at least 4·target candidates each.
+        target: N of best-of-N.
+        n: The most candidates to start.
+        batch_size: As the search will be run.
+        draws: Orders for each prompt.
+        seed: Of the replays.
+
+    Returns:
+        The forecast, and its cost relative to best-of-`target` on prompts that it did not see: each half of the
+        prompts is searched with the forecast of the other. A ratio of 1 or more says that it does not pay.
+
+    Raises:
+        SearchError: Too few prompts or candidates.
+    """
+    if previews.scores.shape[1] < 4 * target:
+        raise SearchError(
+            f"To compare with best-of-{target}, a calibration needs {4 * target} candidates for each prompt, but it "
+            f"has {previews.scores.shape[1]}; measure more, or choose a smaller target."
+        )
+    whole = target * (previews.steps + previews.look_cost)
+
+    def priced(seen: Previews, unseen: Previews) -> tuple[Forecast, float]:
+        forecast = fit(seen)
+        wanted = best_of_n_score(unseen.scores[..., -1], target)
+        price, found = reach(forecast, unseen, wanted, n=n, batch_size=batch_size, draws=draws, seed=seed)
+        return replace(forecast, price=price), float(found.cost.mean()) / whole
+
+    halves = [replace(previews, scores=previews.scores[start::2]) for start in (0, 1)]
+    ratios = [priced(seen, unseen)[1] for seen, unseen in (halves, halves[::-1])]
+    return priced(previews, previews)[0], sum(ratios) / 2
 
 
 def replay_in_order(

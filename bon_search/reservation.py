@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from bon_search.forecast import Forecast
 
 DOUBT = 4.0  # what the variance of a prompt's mean counts for, beside that of a candidate
-REACH, CELLS, NODES = 5.0, 400, 31  # of the grid for z in deviations; of the quadrature
-PRICES = torch.linspace(math.log(1e-5), math.log(0.5), 55, dtype=torch.float64)  # logs of prices in deviations
+REACH, CELLS, NODES = 5.0, 250, 21  # of the grid for z in deviations; of the quadrature
+PRICES = torch.linspace(math.log(1e-5), math.log(0.5), 37, dtype=torch.float64)  # logs of prices in deviations
 
 
 @dataclass(frozen=True, eq=False)
