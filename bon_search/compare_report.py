@@ -78,11 +78,10 @@ def as_markdown(summaries: Sequence[Summary], words: Wording, plots: Mapping[str
         words: What things are called.
         plots: Reward → file of its plot, relative to the report.
     """
-    prompts = min(len(summary.prompts) for summary in summaries)
     lines = [
         "# Searches at equal cost",
         "",
-        f"{text(words.model)}, {words.steps} steps; {prompts} prompts × {words.seeds} "
+        f"{text(words.model)}, {words.steps} steps; {len(summaries[0].prompts)} prompts × {words.seeds} "
         f"seed{'s' if words.seeds > 1 else ''}. {EXPLAINED}",
     ]
     for summary in summaries:
@@ -126,7 +125,9 @@ def _hacking(summary: Summary, words: Wording) -> list[str]:
         for what, gain in pairs
         if gain["target"].sign > 0 > gain["held_out"].sign
     ]
-    return said or [f"No reward hacking seen: nowhere does {summary.reward} rise while {words.judge} falls."]
+    return said or [
+        f"No reward hacking seen: nowhere does {summary.reward} rise and {words.judge} fall, both beyond chance."
+    ]
 
 
 def _budgets(summary: Summary, words: Wording) -> list[str]:
