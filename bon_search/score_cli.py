@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -156,8 +157,6 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 def _load(arguments: argparse.Namespace) -> Reward:
     from bon_search.process import one_thread
-    from rewards import load_reward
-    from rewards.errors import UnknownRewardError
 
     options: dict[str, Any] = dict(arguments.options)
     if arguments.checkpoint is not None:
@@ -165,6 +164,19 @@ def _load(arguments: argparse.Namespace) -> Reward:
     elif arguments.reward == "llava-reward":
         one_thread()  # the embedded one
     _quiet()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("default")
+        reward = _loaded(arguments, options)
+    for warning in warned:
+        _say(f"warning: {warning.message}")
+    return reward
+
+
+def _loaded(arguments: argparse.Namespace, options: dict[str, Any]) -> Reward:
+    """The reward, with the device and the leave for empty prompts that were asked for, if it has a choice of them."""
+    from rewards import load_reward
+    from rewards.errors import UnknownRewardError
+
     wishes: dict[str, Any] = {} if arguments.device == "auto" else {"device": arguments.device}
     wishes |= {"allow_empty": True} if arguments.allow_empty else {}
     while True:

@@ -339,6 +339,23 @@ def test_options_that_are_refused(
     assert re.search(sentence, capsys.readouterr().err)
 
 
+def test_a_checkpoint_that_training_did_not_move_is_scored_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(GOLDENS / "images/tiny.png", tmp_path / "a.png")
+    folder = tmp_path / "bt"
+    shutil.copytree(GOLDENS / "phi3v/bt_ca", folder)
+    state = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    torch.save({**state, "ca_layernorm.weight": torch.ones(64)}, folder / "pytorch_model.bin")
+    run = [str(tmp_path / "a.png"), "--prompt", "x", "--device", "cpu", "--checkpoint", str(folder), *GPM[2:]]
+    assert main(run) == 0
+    said = capsys.readouterr().err
+    assert re.search(
+        r"(?m)^score-images: warning: \S+/bt: training did not move the SkipCA norm of this checkpoint", said
+    )
+    assert "UserWarning" not in said
+
+
 def test_inspect_takes_every_name_that_a_reward_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for perspective in ("alignment", "safety"):
         shutil.copytree(GOLDENS / "phi3v/bt_ca", tmp_path / f"{perspective}/phi")
@@ -354,7 +371,7 @@ def test_inspect_takes_every_name_that_a_reward_has(tmp_path: Path, capsys: pyte
     broken.write_bytes(broken.read_bytes()[:500])
     for name, sentence in {
         str(tmp_path): r"There are 2 checkpoints in '.*': alignment/phi, safety/phi; add a word",
-        str(tmp_path / "alignment"): r"adapter_model\.bin cannot be read as plain tensors: .* Copy it again\.",
+        str(tmp_path / "alignment"): r"adapter_model\.bin is truncated or damaged \(.*\); copy it again\.",
         "llava-reward:beauty": r"'beauty' matches no checkpoint",
     }.items():
         assert main(["--inspect", name, "--checkpoint", str(tmp_path)]) == 2

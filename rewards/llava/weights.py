@@ -75,7 +75,8 @@ def tensors(path: Path, keep: Callable[[str], bool] = lambda _: True) -> Iterato
             "again."
         ) from error
     except (RuntimeError, OSError, EOFError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as plain tensors: {_line(error)} Copy it again.") from error
+        said = str(error).partition(". ")[0].splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path} is truncated or damaged ({said}); copy it again.") from error
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     ):
