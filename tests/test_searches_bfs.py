@@ -44,7 +44,7 @@ def test_no_particle_is_lost_and_no_place_is_favoured() -> None:
     """The reference rounds n·w and cuts to n by index: here the last would lose children that the first keep."""
     n, resamplings = 24, 0
     for seed in range(0, 2000, 100):
-        looks = list(bfs(exact_normal(), value, n=n, looks=[2, 3, 4, 5, 6], threshold=1.0, seed=seed))
+        looks = list(bfs(exact_normal(), value, n=n, looks=[2, 3, 4, 5, 6], seed=seed))
         for before, after in itertools.pairwise(looks):
             assert len(after.particles) == n
             assert before.log_weights is not None
@@ -57,7 +57,7 @@ def test_no_particle_is_lost_and_no_place_is_favoured() -> None:
 
 def test_copies_part_on_a_deterministic_solver() -> None:
     """In the reference they stay equal to the end."""
-    looks = list(bfs(three_modes(), LINEAR.critic(20), n=12, threshold=1.0))
+    looks = list(bfs(three_modes(), LINEAR.critic(20), n=12))
     assert looks[1].ancestors is not None
     assert len(set(looks[1].ancestors.tolist())) < 12
     assert all(len(look.particles.latents.unique(dim=0)) == 12 for look in looks)
@@ -80,7 +80,7 @@ def test_it_beats_best_of_n_at_equal_nfe(eta: float) -> None:
 
 def test_its_cost_is_what_it_spends_if_every_look_resamples() -> None:
     for n, steps, options in ((1, 1, {}), (5, 4, {}), (6, 20, {"back": 0.1}), (6, 20, {"back": 0.5, "looks": [2, 9]})):
-        left = check_cost(lambda *a, **k: bfs(*a, threshold=1.0, **k), cost, n, steps, **options)
+        left = check_cost(bfs, cost, n, steps, **options)
         assert (left.nfe, left.rewards, left.decodes) == (0, 0, 0)
 
 
@@ -92,17 +92,19 @@ def test_a_look_that_does_not_resample_does_not_go_back() -> None:
 
 def test_without_going_back_it_is_the_published_method() -> None:
     ours = last(bfs(mixture(), CURVED.critic(), n=16, back=0.0))
-    theirs = last(smc(mixture(), CURVED.critic(), n=16, strength=5.0, tempering="increasing", potential="maximum"))
+    theirs = last(
+        smc(mixture(), CURVED.critic(), n=16, strength=5.0, tempering="increasing", potential="maximum", threshold=1.0)
+    )
     assert ours.particles.latents.equal(theirs.particles.latents)
 
 
 def test_the_same_seed_is_the_same_search() -> None:
-    check_repeats(lambda seed: bfs(exact_normal(), value, n=6, threshold=1.0, seed=seed))
+    check_repeats(lambda seed: bfs(exact_normal(), value, n=6, seed=seed))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_stock_pipelines_with_their_own_deterministic_solvers(family: str) -> None:
-    check_family(family, bfs, n=4, eta=0.0, threshold=1.0)
+    check_family(family, bfs, n=4, eta=0.0)
 
 
 @pytest.mark.parametrize(

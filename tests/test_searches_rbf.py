@@ -110,6 +110,14 @@ def test_it_beats_best_of_n_at_equal_nfe() -> None:
     assert (ours - plain).mean() > 0.6
 
 
+def test_it_reaches_the_optimum_of_a_concave_reward() -> None:
+    """max a·x − c/2·|x|² = |a|² / 2c."""
+    optimum = sum(a * a for a in CURVED.linear) / (2 * CURVED.curvature)
+    found = runs_of(rbf, CURVED.critic(20), 16, 4, three_modes(eta=1.0))
+    assert ((optimum - found) >= 0).all()
+    assert (optimum - found).max() < 0.01
+
+
 @pytest.mark.parametrize(
     ("n", "steps", "options"),
     [

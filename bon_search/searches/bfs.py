@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pipelines.sampler import Sampler
 
 __references__ = ("arXiv:2505.23614",)
-__cost__ = "n·K NFE and n·K·back more at each resampling, n·(looks + 1) scores"
+__cost__ = "n·K·(1 + back·looks) NFE, n·(looks + 1) scores"
 
 BACK = 0.05
 
@@ -41,7 +41,7 @@ def bfs(
     n: int,
     strength: float = 5.0,
     looks: Looks = None,
-    threshold: float = 0.5,
+    threshold: float = 1.0,
     back: float = BACK,
     seed: int = 0,
 ) -> Iterator[SmcScored]:
@@ -53,7 +53,7 @@ def bfs(
         n: Particles; particle k starts from seed + k.
         strength: The tilt in nats per deviation of the reward at the first look.
         looks: As in `smc`.
-        threshold: Resample at a look whose effective sample size is at most threshold·n; 1 always.
+        threshold: Resample at a look whose effective sample size is at most threshold·n; 1 at every look.
         back: How far to go back after a resampling, as a share of the steps, at least one step; 0 not at all, as
             published.
         seed: As above; of the resampling and of the noise too.
@@ -84,5 +84,5 @@ def bfs(
 
 
 def cost(n: int, steps: int, looks: Looks = None, back: float = BACK) -> Cost:
-    """What `bfs` spends at most: looks that do not resample do not go back, equal finished particles count once."""
+    """What `bfs` spends if every look resamples, else less; equal finished particles count once."""
     return smc_cost(n, steps, looks, back)
