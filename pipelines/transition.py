@@ -20,7 +20,8 @@ t = sigma / (alpha + sigma), which is sigma itself on a flow, the kinds of `Eta`
 CPS is of Wang and Yu (2025, arXiv 2509.05952). The last two integrate the SDE of Flow-GRPO (Liu et al., 2025, arXiv
 2505.05470) and the diffusion coefficient of RBF (Kim et al., 2025, arXiv 2503.19385) with x0 frozen within the step:
 with y = x − alpha·x0 = t·u, u follows an Ornstein-Uhlenbeck process, so rho = exp(−½·∫ g²/t² dt). Euler steps of these
-SDEs end with noise left over; these do not.
+SDEs end with noise left over; these do not. At pure noise, where g of Flow-GRPO is infinite, its rho is 0: the first
+step of a flow redraws all noise, whatever η.
 """
 
 from __future__ import annotations
