@@ -77,13 +77,14 @@ def load_aesthetic(
         RewardError: no such checkpoint, device or dtype.
     """
     where, number = device_of(device), dtype_of(dtype)
-    tower = _tower(model_folder(base), where, number)
+    folder = model_folder(base)
+    tower = _tower(folder, where, number)
     file = find_file(checkpoint, FILE)
     head = empty(lambda: LinearHead(tower.config.projection_dim))
     place(head, read_state(file), file)
     network = Aesthetic(tower, head.to(where))  # type: ignore[arg-type]
     view = CentreCrop(tower.config.image_size)
-    return VisionReward("aesthetic", network, view, batch_size=batch_size, revision=f"{checkpoint} on {base}")
+    return VisionReward("aesthetic", network, view, batch_size=batch_size, files=[file, *weight_files(folder)])
 
 
 def _tower(folder: Path, device: torch.device | str, dtype: torch.dtype) -> Foreign:

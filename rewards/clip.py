@@ -7,6 +7,7 @@ Reference: Radford et al., Learning transferable visual models from natural lang
 """
 
 import html
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,14 @@ from rewards.llava.weights import empty, fill, read_json, weight_files
 
 VIT_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"  # whose tokenizer PickScore, HPSv2 and MPS use
 _TEXT = ("*.json", "*.txt")
-_STRAIGHT = str.maketrans("‘’‚‛“”„‟", "''''\"\"\"\"")
+_PLAIN = (  # curly quotation marks, letters as wide as an ideogram, ligatures
+    dict.fromkeys(map(ord, "‘’‚‛"), "'")
+    | dict.fromkeys(map(ord, "“”„‟"), '"')
+    | {
+        code: unicodedata.normalize("NFKC", chr(code))
+        for code in (0x3000, *range(0xFF01, 0xFFF0), *range(0xFB00, 0xFB07))
+    }
+)
 
 
 class Clip:
@@ -32,9 +40,13 @@ class Clip:
         model: transformers' `CLIPModel` with float32 weights.
         tokenizer: its fast tokenizer.
         dtype: that the towers are brought to.
+        files: that it was read from.
     """
 
-    def __init__(self, model: Foreign, tokenizer: Foreign, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, model: Foreign, tokenizer: Foreign, dtype: torch.dtype = torch.float32, files: Sequence[Path] = ()
+    ) -> None:
+        self.files = tuple(files)
         self.scale = float(model.logit_scale.exp())
         self.model = model.to(dtype)
         self._tokenizer = tokenizer
@@ -55,7 +67,9 @@ class Clip:
         """Unit embeddings (P, D) of prompts, float32."""
         ids, ends = self.tokens(prompts)
         states = self.model.text_model(input_ids=ids).last_hidden_state  # (P, L, W)
-        return normalize(self.model.text_projection(states[torch.arange(len(ids)), ends]).float(), dim=-1)
+        return normalize(
+            self.model.text_projection(states[torch.arange(len(ids), device=ends.device), ends]).float(), dim=-1
+        )
 
     def image(self, pixels: Tensor) -> Tensor:
         """Unit embeddings (B, D) of normalised pixels (B, 3, S, S), float32."""
@@ -107,11 +121,12 @@ class Similarity:
 
 
 def clean(prompt: str) -> str:
-    """The prompt without HTML entities (undone twice) and with straight quotation marks, for OpenAI's and open_clip's.
+    """The prompt without HTML entities (undone twice), curly quotation marks, wide letters and ligatures.
 
-    Of what else ftfy repairs there (text in a wrong encoding, ligatures, full-width letters) nothing is repeated.
+    OpenAI's code and open_clip's clean prompts so, with ftfy; what else ftfy does, above all to text in a wrong
+    encoding, is not repeated.
     """
-    return html.unescape(html.unescape(prompt.translate(_STRAIGHT)))
+    return html.unescape(html.unescape(prompt.translate(_PLAIN)))
 
 
 def load_clip(
@@ -137,8 +152,9 @@ def load_clip(
     folder = model_folder(checkpoint)
     config = CLIPConfig(**read_json(folder / "config.json"))
     model = empty(lambda: CLIPModel(config))
-    fill(model, weight_files(folder), lambda name: None if name.endswith("position_ids") else name, device=device)
-    return Clip(model, clip_tokenizer(folder, tokenizer), dtype)
+    files = weight_files(folder)
+    fill(model, files, lambda name: None if name.endswith("position_ids") else name, device=device)
+    return Clip(model, clip_tokenizer(folder, tokenizer), dtype, files)
 
 
 def clip_tokenizer(folder: Path, other: str | Path | None = None) -> Foreign:

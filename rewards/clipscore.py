@@ -41,5 +41,5 @@ def load_clipscore(
         Similarity(clip, words=clean),
         CentreCrop(clip.edge),
         batch_size=batch_size,
-        revision=str(checkpoint),
+        files=clip.files,
     )

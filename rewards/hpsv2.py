@@ -56,5 +56,6 @@ def load_hpsv2(
         Similarity(clip, words=clean),
         Letterbox(clip.edge, antialias),
         batch_size=batch_size,
-        revision=f"{checkpoint} {variant}",
+        files=clip.files,
+        settings=f"antialias {antialias}",
     )

@@ -119,7 +119,7 @@ def load_imagereward(
     network.tokenizer = load_tokenizer(words)
     network.to(where, number).head.float()
     view = CentreCrop(network.vision.config.image_size)
-    return VisionReward("imagereward", network, view, batch_size=batch_size, revision=str(checkpoint))
+    return VisionReward("imagereward", network, view, batch_size=batch_size, files=[file])
 
 
 def renamed(name: str, tensor: Tensor) -> tuple[str, Tensor] | None:

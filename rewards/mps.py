@@ -151,7 +151,7 @@ class Mps:
         words, ends = self._words(prompts)
         likeness = (words @ self._condition.T).amax(-1)  # (P, L)
         part = likeness / likeness.amax(-1, keepdim=True) > self._threshold
-        whole = normalize(words[torch.arange(len(words)), ends].float(), dim=-1).to(words)
+        whole = normalize(words[torch.arange(len(words), device=ends.device), ends].float(), dim=-1).to(words)
         rows = torch.cat([words, whole[:, None]], dim=1)  # (P, L + 1, D)
         return torch.cat([rows, nn.functional.pad(part, (0, 1)).to(words)[..., None]], dim=-1)
 
@@ -207,7 +207,7 @@ def load_mps(
     clip = Clip(model.to(where), clip_tokenizer(file.parent, tokenizer), number)
     network = Mps(clip, crossing.to(where, number), condition=condition, threshold=threshold)  # type: ignore[arg-type]
     view = CentreCrop(clip.edge, odd="floored")
-    return VisionReward("mps", network, view, batch_size=batch_size, revision=str(checkpoint))
+    return VisionReward("mps", network, view, batch_size=batch_size, files=[file], settings=f"{threshold} {condition}")
 
 
 def parted(state: State, source: Path) -> tuple[State, State]:

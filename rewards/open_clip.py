@@ -94,7 +94,7 @@ def load_open_clip(
     """
     model = build(settings)
     place(model, dict(pair for name, tensor in state.items() for pair in renamed(name, tensor)), source)
-    return Clip(model.to(device), tokenizer, dtype)
+    return Clip(model.to(device), tokenizer, dtype, [source])
 
 
 def renamed(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:

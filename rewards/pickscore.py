@@ -43,5 +43,5 @@ def load_pickscore(
         Similarity(clip, clip.scale),
         CentreCrop(clip.edge, odd="floored"),
         batch_size=batch_size,
-        revision=str(checkpoint),
+        files=clip.files,
     )

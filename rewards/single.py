@@ -4,6 +4,8 @@ One at a time, nothing is padded, so that no score depends on its companions; th
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import TypeAlias
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from rewards.base import ImagesLike, Scores, as_images, check_scores
 from rewards.llava.pictures import as_pictures
+from rewards.states import fingerprint
 from rewards.vision import check_texts
 
 Look: TypeAlias = Image.Image | Tensor  # an RGB picture, or (3, H, W) in [0, 1] that carries a gradient
@@ -26,18 +29,30 @@ class SingleReward:
         name: what `load_reward` calls it.
         score: of one picture with its prompt, a tensor ().
         differentiable: whether `score` takes tensors and keeps their gradient.
-        revision: what was loaded, for records.
+        files: that it was read from, for its revision.
+        settings: what else its scores depend on, for its revision.
     """
 
     absolute = True
 
     def __init__(
-        self, name: str, score: Callable[[Look, str], Tensor], *, differentiable: bool, revision: str = ""
+        self,
+        name: str,
+        score: Callable[[Look, str], Tensor],
+        *,
+        differentiable: bool,
+        files: Sequence[Path] = (),
+        settings: str = "",
     ) -> None:
         self.name = name
-        self.revision = revision
+        self._source = tuple(files), settings
         self.differentiable = differentiable
         self._score = score
+
+    @cached_property
+    def revision(self) -> str:
+        """Hash of the weights and settings, for records and caches."""
+        return fingerprint(*self._source)
 
     def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
         """Scores of N pictures against their prompts, (N,) float32.

@@ -5,6 +5,8 @@ gradient is scored from the view of tensors and keeps its gradient. See `rewards
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import torch
@@ -14,6 +16,7 @@ from rewards.base import ImagesLike, Scores, as_images, check_prompts, check_sco
 from rewards.errors import RewardError
 from rewards.llava.normalise import CLIP_MEAN, CLIP_STD
 from rewards.llava.pictures import as_pictures
+from rewards.states import fingerprint
 from rewards.views import View
 
 Chunk: TypeAlias = Callable[[int, int], Tensor]  # views (B, 3, S, S) of pictures start to stop
@@ -47,20 +50,35 @@ class VisionReward:
         network: scores pixel values.
         view: what it sees of a picture.
         batch_size: pictures in one forward pass; halved where memory runs out.
-        revision: what was loaded, for records.
+        files: that the network was read from, for its revision.
+        settings: what else its scores depend on, for its revision.
     """
 
     absolute = True
     differentiable = True
 
-    def __init__(self, name: str, network: Network, view: View, *, batch_size: int = 16, revision: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        network: Network,
+        view: View,
+        *,
+        batch_size: int = 16,
+        files: Sequence[Path] = (),
+        settings: str = "",
+    ) -> None:
         if batch_size < 1:
             raise RewardError(f"Got batch_size {batch_size}; expected at least 1.")
         self.name = name
-        self.revision = revision
+        self._source = tuple(files), settings
         self.network = network
         self.view = view
         self._batch_size = batch_size
+
+    @cached_property
+    def revision(self) -> str:
+        """Hash of the weights and settings, for records and caches."""
+        return fingerprint(*self._source)
 
     def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
         """Scores of N pictures against their prompts, (N,) float32.

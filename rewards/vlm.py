@@ -27,6 +27,7 @@ from rewards.views import bicubic, to_tensor
 
 Inputs: TypeAlias = dict[str, Tensor]
 Limits: TypeAlias = tuple[int, int]
+VLM_FILES = ("*.json", "*.txt", "*.jinja", "*.model", "*.safetensors")
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 _SLOT = "<|vision_start|><|image_pad|><|vision_end|>"
 _QWEN = {"qwen2_vl": SYSTEM, "qwen2_5_vl": SYSTEM, "qwen3_vl": ""}  # what stands before the user's turn
@@ -145,7 +146,7 @@ def load_vlm(
     Raises:
         CheckpointError: no such model, or one that transformers cannot load whole.
     """
-    folder = resolve(checkpoint, ("*.json", "*.txt", "*.jinja", "*.model", "*.safetensors"))
+    folder = resolve(checkpoint, VLM_FILES)
     model = load_model(folder, dtype).to(device)
     kind = model.config.model_type
     if kind not in _QWEN:

@@ -16,9 +16,9 @@ from rewards.clip_t5 import KIND, TOKENIZER, TOWER, load_clip_t5
 from rewards.devices import device_of, dtype_of
 from rewards.errors import RewardError
 from rewards.llava.families import resolve
-from rewards.llava.weights import read_json
+from rewards.llava.weights import read_json, weight_files
 from rewards.single import Look, SingleReward
-from rewards.vlm import Vlm, first_limits, load_vlm
+from rewards.vlm import VLM_FILES, Vlm, first_limits, load_vlm
 
 CHECKPOINT = "zhiqiulin/clip-flant5-xxl"
 QUESTION = 'Does this figure show "{}"? Please answer Yes or No.'
@@ -53,7 +53,7 @@ def load_vqascore(
     if question is not None and question.count("{}") != 1:
         raise RewardError(f"Got question {question!r}; expected {{}} in it once, where the prompt goes.")
     place, number = device_of(device), dtype_of(dtype)
-    folder = resolve(checkpoint, ("*.json", "*.txt", "*.jinja", "*.model", "*.safetensors", "*.bin"))
+    folder = resolve(checkpoint, (*VLM_FILES, "*.bin"))
     if read_json(folder / "config.json").get("model_type") == KIND:
         model = load_clip_t5(folder, tower=tower, tokenizer=tokenizer, device=place, dtype=number)
         asked = question or CLIP_T5_QUESTION
@@ -61,7 +61,8 @@ def load_vqascore(
             "vqascore",
             lambda look, prompt: model.answer(look, asked.replace("{}", prompt), answer).exp(),
             differentiable=True,
-            revision=str(checkpoint),
+            files=weight_files(folder),
+            settings=f"{asked} {answer}",
         )
     vlm = load_vlm(folder, limits=first_limits, device=place, dtype=number)
     asked = question or QUESTION
@@ -69,7 +70,8 @@ def load_vqascore(
         "vqascore",
         lambda look, prompt: answer_probability(vlm, look, asked.replace("{}", prompt), answer),
         differentiable=vlm.differentiable,
-        revision=str(checkpoint),
+        files=weight_files(folder),
+        settings=f"{asked} {answer}",
     )
 
 

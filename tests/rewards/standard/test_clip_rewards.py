@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from rewards import RewardError, load_reward
 from rewards.clip import clean
 from rewards.open_clip import renamed
+from rewards.states import fingerprint
 from rewards.testing import check_reward
 from rewards.views import TOLERANCE, CentreCrop
 from rewards.vision import VisionReward
@@ -159,3 +160,18 @@ def test_memory_that_runs_out_halves_the_batch(openai: Path, clipscore: VisionRe
 
 def as_bytes(view: torch.Tensor) -> np.ndarray:
     return (view.permute(1, 2, 0) * 255).round().byte().numpy()
+
+
+def test_the_revision_tells_weights_and_settings_apart(openai: Path, tmp_path: Path) -> None:
+    again = load_reward("clipscore", checkpoint=openai)
+    assert isinstance(again, VisionReward)
+    assert len(again.revision) == 12
+    assert again.revision == VisionReward("x", again.network, again.view, files=[openai / "model.safetensors"]).revision
+    large = tmp_path / "large.bin"
+    large.write_bytes(bytes(1 << 25))
+    before = fingerprint([large], "")
+    assert fingerprint([large], "other") != before
+    with large.open("r+b") as file:
+        file.seek((1 << 25) // 256 * 200)  # where one of the samples lies
+        file.write(b"1")
+    assert fingerprint([large], "") != before
