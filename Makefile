@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PROMPT ?= a red circle left of a blue square
 export HF_HUB_OFFLINE = 1
-PUBLIC = bon_search bon_search.searches.best_of_n rewards rewards.base rewards.testing rewards.shapes pipelines pipelines.testing
+PUBLIC = bon_search bon_search.searches.best_of_n bon_search.compare rewards rewards.base rewards.testing rewards.shapes pipelines pipelines.testing
 
 $(VENV)/.installed: pyproject.toml  # torch first: on its own it is the small CPU build where one is at hand
 	$(PYTHON) -m venv $(VENV)
