@@ -20,6 +20,7 @@ class Entry:
         checked: what its numbers were compared with.
         references: papers and places.
         prompt: False if it looks at the picture alone.
+        tokens: a longer prompt is cut after so many tokens, begin and end included; None if it is read whole.
     """
 
     measures: str
@@ -30,6 +31,7 @@ class Entry:
     checked: str
     references: tuple[str, ...]
     prompt: bool = True
+    tokens: int | None = None
 
 
 _TINY = "the original code on tiny random weights, 1e-4; its preprocessing, byte for byte; "
@@ -53,6 +55,7 @@ CATALOGUE: dict[str, Entry] = {
         differentiable=True,
         checked=_TINY + "its tokens",
         references=("Hessel et al., CLIPScore, EMNLP 2021", "hf.co/openai/clip-vit-large-patch14"),
+        tokens=77,
     ),
     "hpsv2": Entry(
         "people prefer the picture",
@@ -63,6 +66,7 @@ CATALOGUE: dict[str, Entry] = {
         checked="the original code on tiny random weights, 1e-4; its preprocessing, 2e-6; its tokens; names and shapes "
         "of the full-size checkpoint",
         references=("Wu et al., Human preference score v2, 2023", "hf.co/xswu/HPSv2"),
+        tokens=77,
     ),
     "hpsv3": Entry(
         "people prefer the picture",
@@ -81,6 +85,7 @@ CATALOGUE: dict[str, Entry] = {
         differentiable=True,
         checked=_TINY + "its tokens; names and shapes of the full-size checkpoint",
         references=("Xu et al., ImageReward, NeurIPS 2023", "hf.co/THUDM/ImageReward"),
+        tokens=35,
     ),
     "llava-reward": Entry(
         "alignment, fidelity, safety or all of them",
@@ -104,6 +109,7 @@ CATALOGUE: dict[str, Entry] = {
         checked="the original code on tiny random weights, one prompt at a time, 1e-4; names and shapes of what joins "
         "the towers at full size",
         references=("Zhang et al., Learning multi-dimensional human preference, CVPR 2024", "hf.co/RE-N-Y/mpsv1"),
+        tokens=77,
     ),
     "pickscore": Entry(
         "people prefer the picture",
@@ -113,6 +119,7 @@ CATALOGUE: dict[str, Entry] = {
         differentiable=True,
         checked="its README's calculation on tiny random weights, 1e-4; its preprocessing, byte for byte",
         references=("Kirstain et al., Pick-a-Pic, NeurIPS 2023", "hf.co/yuvalkirstain/PickScore_v1"),
+        tokens=77,
     ),
     "pixels": Entry(
         "brightness, colorfulness or sharpness",

@@ -5,7 +5,7 @@ which the picture looks at those words of the prompt that have to do with the co
 times the largest.
 
 The published code takes the largest over the whole batch, so that a score depends on its companions; here it is the
-prompt's own, which is what the published code gives for one prompt at a time.
+prompt's own, which is what the published code gives for one prompt at a time. A prompt is cut after 77 tokens.
 
 References: Zhang et al., Learning multi-dimensional human preference for text-to-image generation, CVPR 2024;
 github.com/Kwai-Kolors/MPS.

@@ -1,6 +1,7 @@
 """A model that reads one picture with one prompt at a time, as a `Reward`: the large ones that write and answer.
 
-One at a time, nothing is padded, so that no score depends on its companions; the published code works so, too.
+One at a time, nothing is padded, so that no score depends on its companions; the published code works so, too. Prompts
+are read whole, however long.
 """
 
 from collections.abc import Callable, Iterator, Sequence

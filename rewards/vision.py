@@ -95,9 +95,11 @@ class VisionReward:
 
     def _exact(self, images: ImagesLike) -> tuple[Chunk, int]:
         pictures = as_pictures(images)
-        return lambda start, stop: torch.stack([self.view.of_picture(one) for one in pictures[start:stop]]), len(
-            pictures
-        )
+
+        def views(start: int, stop: int) -> Tensor:
+            return torch.stack([self.view.of_picture(picture) for picture in pictures[start:stop]])
+
+        return views, len(pictures)
 
     def _smooth(self, images: ImagesLike) -> tuple[Chunk, int]:
         pixels = as_images(images)
@@ -106,8 +108,9 @@ class VisionReward:
     def _scores(self, views: Chunk, prompts: Sequence[str]) -> Iterator[Tensor]:
         """Scores of each batch, float32; equal prompts go through the text tower once."""
         distinct = list(dict.fromkeys(prompts))
+        parts = [distinct[start : start + self._batch_size] for start in range(0, len(distinct), self._batch_size)]
         with torch.no_grad():
-            text = self.network.text(distinct)  # (P, ...)
+            text = torch.cat([self.network.text(part) for part in parts])  # (P, ...)
         rows = torch.tensor([distinct.index(prompt) for prompt in prompts], device=text.device)
         start = 0
         while start < len(prompts):
