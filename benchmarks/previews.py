@@ -28,7 +28,7 @@ from measure import table, where
 from bon_search.calibrate import Previews, Replays, best_of_n_score, calibrate
 from bon_search.forecast import fit
 from bon_search.pruning import DEFAULT, Schedule
-from bon_search.replay import reach
+from bon_search.replay import calibrate_forecast, reach
 
 TARGET = 16
 LOOKS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.75)
@@ -124,12 +124,25 @@ def measure(name: str, options: argparse.Namespace) -> tuple[float, float, float
     return ratio, quality, target
 
 
+def save(name: str, options: argparse.Namespace) -> None:
+    """Write the forecast of all prompts to fit, priced for best-of-16."""
+    scores = distinct(torch.from_numpy(np.load(options.fit)[name]))
+    previews = at_looks(scores, LOOKS, options.look_cost)
+    most = {"n": options.n, "batch_size": options.batch_size, "draws": options.draws, "seed": options.seed}
+    forecast, ratio = calibrate_forecast(previews, target=TARGET, **most)
+    forecast.save(options.save / f"{name}.json")
+    print(f"{name}: price {forecast.price:.2g}, cost ratio {ratio:.3f}")
+
+
 def options() -> argparse.Namespace:
     """What the command line says."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--fit", type=Path, required=True, help="arrays whose prompts the policy is fitted on")
-    parser.add_argument("--test", type=Path, required=True, help="arrays whose prompts it is tested on")
+    parser.add_argument("--test", type=Path, help="arrays whose prompts it is tested on (those of --fit, in halves)")
     parser.add_argument("--json", type=Path, help="where to write the result")
+    parser.add_argument(
+        "--save", type=Path, help="a folder for forecasts of all prompts to fit; nothing is tested then"
+    )
     parser.add_argument("--policy", choices=POLICIES, default="pandora")
     parser.add_argument("--look-cost", type=float, default=0.12, help="of one score, in denoiser steps (%(default)s)")
     parser.add_argument("--n", type=int, default=64, help="the most candidates pandora starts (%(default)s)")
@@ -137,7 +150,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--draws", type=int, default=32, help="orders of each prompt's images (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of orders and halves (%(default)s)")
     parser.add_argument("--repeats", action="store_true", help="keep images that repeat others")
-    return parser.parse_args()
+    found = parser.parse_args()
+    found.test = found.test or found.fit
+    return found
 
 
 def main() -> None:
@@ -145,6 +160,10 @@ def main() -> None:
     chosen = options()
     torch.set_num_threads(1)
     names = sorted(set(np.load(chosen.fit).files) & set(np.load(chosen.test).files))
+    if chosen.save:
+        for name in names:
+            save(name, chosen)
+        return
     found = {name: measure(name, chosen) for name in names}
     ratios = {name: ratio for name, (ratio, _, _) in found.items()}
     result = {

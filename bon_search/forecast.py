@@ -97,22 +97,29 @@ class Forecast:
     def load(cls, path: str | Path) -> Forecast:
         """Read what `save` wrote.
 
+        Args:
+            path: A file, or the name of a forecast that comes with the package (`published`).
+
         Raises:
             SearchError: It cannot be read, or is no forecast.
         """
         try:
-            found = json.loads(Path(path).read_text(encoding="utf-8"))
+            file = PUBLISHED / f"{path}.json" if path in published() else Path(path)
+            found = json.loads(file.read_text(encoding="utf-8"))
             values = {field.name: found[field.name] for field in fields(cls)}
             tensors = {name: torch.tensor(values[name], dtype=torch.float64) for name in TENSORS}
             return cls(**{**values, **tensors, "shares": tuple(values["shares"])})
         except OSError as error:
-            raise SearchError(f"{path} cannot be read ({error.strerror}); give the file of a forecast.") from error
+            raise SearchError(
+                f"{path} cannot be read ({error.strerror}); give the file of a forecast, or one of {published()}."
+            ) from error
         except (KeyError, TypeError, ValueError) as error:
             raise SearchError(
                 f"{path} is not a forecast ({error!r}); give a file that `Forecast.save` wrote."
             ) from error
 
 
+PUBLISHED = Path(__file__).parent / "forecasts"
 TENSORS = ("mix", "means", "mean_covariance", "log_scales", "log_scale_covariance")
 PRICE = 0.0015  # near what the 16th candidate adds for each of its steps, of a normal reward
 
@@ -162,6 +169,15 @@ def fit(previews: Previews, *, price: float = PRICE) -> Forecast:
         log_scales=logs.mean(dim=0),
         log_scale_covariance=_covariance(logs, noise.expand(count)),
     )
+
+
+def published() -> list[str]:
+    """The forecasts that come with the package, `<model>_<reward>`.
+
+    They were fitted to TTSnap's release (arXiv 2511.22242): FLUX.1-dev and SDXL, 20 steps of the usual ODE solvers,
+    rewards in the units of `rewards`. `benchmarks/previews.py --save` makes them.
+    """
+    return sorted(file.stem for file in PUBLISHED.glob("*.json"))
 
 
 def log_scale_error(count: Tensor) -> tuple[Tensor, Tensor]:

@@ -138,7 +138,7 @@ def calibrate_forecast(
     """The forecast of what was measured, priced so that the mean score is that of best-of-`target`.
 
     Args:
-        previews: Of at least 16 prompts, better 50 or more, with at least 4·target candidates each.
+        previews: Of at least 16 prompts, better 50 or more, with at least 3·target candidates each.
         target: N of best-of-N.
         n: The most candidates to start.
         batch_size: As the search will be run.
@@ -152,9 +152,9 @@ def calibrate_forecast(
     Raises:
         SearchError: Too few prompts or candidates.
     """
-    if previews.scores.shape[1] < 4 * target:
+    if previews.scores.shape[1] < 3 * target:
         raise SearchError(
-            f"To compare with best-of-{target}, a calibration needs {4 * target} candidates for each prompt, but it "
+            f"To compare with best-of-{target}, a calibration needs {3 * target} candidates for each prompt, but it "
             f"has {previews.scores.shape[1]}; measure more, or choose a smaller target."
         )
     whole = target * (previews.steps + previews.look_cost)

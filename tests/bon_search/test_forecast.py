@@ -8,7 +8,7 @@ import torch
 
 from bon_search.calibrate import Previews
 from bon_search.errors import SearchError
-from bon_search.forecast import Forecast, fit, log_scale_error
+from bon_search.forecast import Forecast, fit, log_scale_error, published
 from tests.bon_search.trajectories import SHARES, SPREADS, normal_previews
 
 PREVIEWS = normal_previews(60, 80)
@@ -67,6 +67,26 @@ def test_files(tmp_path: Path) -> None:
         Forecast.load(path)
     with pytest.raises(SearchError, match="cannot be read"):
         Forecast.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("name", published())
+def test_published_forecasts_are_whole(name: str) -> None:
+    """Of FLUX.1-dev and SDXL; their scores are in the units of the rewards that are named."""
+    found = Forecast.load(name)
+    highest, deviation = {"image_reward": (2.2, 0.5), "pick_score": (25, 0.6), "hps_v2": (0.34, 0.007)}[
+        name.partition("_")[2]
+    ]
+    assert found.ceiling > highest
+    assert found.deviation == pytest.approx(deviation, rel=0.2)
+    assert found.price == pytest.approx(0.0025, rel=0.4)
+    assert found.places(20) == (4, 6, 8, 10, 12, 15, 20)
+    assert found.places(28) == (6, 8, 11, 14, 17, 21, 28)
+    for covariance in (found.mean_covariance, found.log_scale_covariance):
+        assert bool((torch.linalg.eigvalsh(covariance) > 0).all())
+
+
+def test_there_are_six_published_ones() -> None:
+    assert len(published()) == 6
 
 
 def test_looks_fall_on_distinct_steps() -> None:

@@ -103,11 +103,13 @@ def test_no_price_buys_what_is_not_there() -> None:
 
 
 def test_a_calibrated_forecast_has_the_price_of_its_target() -> None:
-    wanted = best_of_n_score(SEEN.scores[..., -1], 8)
-    found, ratio = calibrate_forecast(SEEN, target=8, draws=2)
-    at_hand, unseen = (replay(found, previews, price=found.price, draws=2) for previews in (SEEN, UNSEEN))
-    assert float(at_hand.score.mean()) >= wanted
-    assert float(unseen.cost.mean()) / (8 * 20.12) == pytest.approx(ratio, rel=0.15)
-    assert float(unseen.score.mean()) == pytest.approx(best_of_n_score(UNSEEN.scores[..., -1], 8), abs=0.1)
-    with pytest.raises(SearchError, match="needs 128 candidates"):
+    seen = Previews(SEEN.scores[:32], SEEN.shares, SEEN.steps, SEEN.look_cost)
+    found, ratio = calibrate_forecast(seen, target=8, draws=2)
+    assert float(replay(found, seen, price=found.price, draws=2).score.mean()) >= best_of_n_score(
+        seen.scores[..., -1], 8
+    )
+    unseen = replay(found, UNSEEN, price=found.price, draws=2)
+    assert float(unseen.cost.mean()) / (8 * 20.12) == pytest.approx(ratio, rel=0.2)
+    assert float(unseen.score.mean()) == pytest.approx(best_of_n_score(UNSEEN.scores[..., -1], 8), abs=0.12)
+    with pytest.raises(SearchError, match="needs 96 candidates"):
         calibrate_forecast(SEEN, target=32)
