@@ -126,6 +126,23 @@ def test_qwen_is_that_of_the_original(qwen: Path) -> None:
     assert reward(pictures(), PROMPTS).tolist() == pytest.approx(golden("vqascore_qwen")["scores"], abs=1e-7, rel=1e-4)
 
 
+def test_qwen3_is_prepared_as_by_its_own_processor(tmp_path: Path) -> None:
+    from transformers import AutoImageProcessor
+
+    from rewards.vlm import both_limits, load_vlm
+
+    size = {"shortest_edge": 256 * 32 * 32, "longest_edge": 16384 * 32 * 32}
+    half = [0.5, 0.5, 0.5]
+    write_qwen(tmp_path, "qwen3_vl", 15, patch_size=16, size=size, image_mean=half, image_std=half)
+    row = load_vlm(tmp_path, limits=both_limits).inputs(pictures()[1], "a")
+    processor = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
+    seen = processor(pictures()[1].resize((96, 64), Image.Resampling.BICUBIC), return_tensors="pt")
+    assert torch.equal(row["image_grid_thw"], seen["image_grid_thw"])
+    assert torch.allclose(row["pixel_values"], seen["pixel_values"], atol=1e-6)
+    reward = load_reward("vqascore", checkpoint=tmp_path)
+    check_reward(reward, differentiable=True, tolerance=1e-5, prompts=PROMPTS[:2])
+
+
 def test_llava_is_the_softmax_of_its_next_token(llava: Path) -> None:
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 

@@ -23,7 +23,9 @@ def token(name: str) -> int:
 
 
 def config(kind: str) -> dict[str, Any]:
-    """The config.json of a "qwen2_vl" or "qwen2_5_vl"."""
+    """The config.json of a "qwen2_vl", "qwen2_5_vl" or "qwen3_vl"."""
+    if kind == "qwen3_vl":
+        return _config_of_qwen3()
     vision: dict[str, Any] = {"depth": 2, "num_heads": 2, "patch_size": 14, "spatial_merge_size": 2}
     if kind == "qwen2_vl":
         vision |= {"embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2}
@@ -44,11 +46,26 @@ def config(kind: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _config_of_qwen3() -> dict[str, Any]:
+    older = config("qwen2_5_vl")
+    names = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
+    vision = {
+        "depth": 3, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "patch_size": 16,
+        "spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": 32, "num_position_embeddings": 64,
+        "deepstack_visual_indexes": [0, 1],
+    }  # fmt: skip
+    text = {name: value for name, value in older.items() if name not in (*names, "vision_config", "model_type")}
+    text |= {"num_hidden_layers": 3, "head_dim": 8}
+    return {"model_type": "qwen3_vl", "text_config": text, "vision_config": vision} | {
+        name: older[name] for name in names
+    }
+
+
 def build(kind: str) -> Any:
     """The model on the meta device."""
     import transformers
 
-    stem = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL"}[kind]
+    stem = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL"}[kind]
     with torch.device("meta"):
         settings = getattr(transformers, f"{stem}Config")(**config(kind))
         return getattr(transformers, f"{stem}ForConditionalGeneration")(settings)
@@ -59,7 +76,7 @@ def state(kind: str, seed: int) -> dict[str, torch.Tensor]:
     return weights({name: tuple(weight.shape) for name, weight in build(kind).named_parameters()}, seed)
 
 
-def write_qwen(folder: Path, kind: str, seed: int, **processor: int) -> None:
+def write_qwen(folder: Path, kind: str, seed: int, **processor: Any) -> None:
     """The whole model in a folder."""
     write_qwen_tokenizer(folder)
     (folder / "config.json").write_text(json.dumps(config(kind)))
