@@ -33,7 +33,8 @@ def prepared(
         prompts: of all N rows.
         windows: the numbers of the rows that come together, from `by_picture` or `in_order`.
     """
-    with ThreadPoolExecutor(_WORKERS) as pool:
+    most = max(len({id(images[number]) for number in numbers}) for numbers in windows)
+    with ThreadPoolExecutor(min(_WORKERS, most)) as pool:  # each thread costs memory of its own
 
         def submit(numbers: list[int]) -> dict[int, Future[Picture]]:
             distinct = {id(images[number]): images[number] for number in numbers}
