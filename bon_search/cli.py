@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,16 +132,20 @@ def _load(arguments: argparse.Namespace, remake: Remake | None) -> BestOfNPipeli
         one_thread()
     invariant = arguments.batch_invariant
     spec = arguments.reward or (recipe.reward if recipe else "llava-reward")
-    pipeline = BestOfNPipeline.from_pretrained(
-        model,
-        reward=load_reward(spec, calibration=arguments.calibration) if arguments.calibration else spec,
-        batch_size=arguments.batch_size or BATCH,
-        batch_invariant=recipe.batch_invariant if recipe and invariant is None else invariant,
-        device=arguments.device,
-        dtype=arguments.dtype if recipe is None or arguments.dtype != "auto" else recipe.dtype,
-        offload=arguments.offload,
-        lora=arguments.lora or (recipe.lora if recipe else None),
-    )
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("default", UserWarning)
+        pipeline = BestOfNPipeline.from_pretrained(
+            model,
+            reward=load_reward(spec, calibration=arguments.calibration) if arguments.calibration else spec,
+            batch_size=arguments.batch_size or BATCH,
+            batch_invariant=recipe.batch_invariant if recipe and invariant is None else invariant,
+            device=arguments.device,
+            dtype=arguments.dtype if recipe is None or arguments.dtype != "auto" else recipe.dtype,
+            offload=arguments.offload,
+            lora=arguments.lora or (recipe.lora if recipe else None),
+        )
+    for warning in warned:
+        _say(f"warning: {warning.message}")
     scheduler = arguments.scheduler or (recipe.scheduler if recipe else None)
     if scheduler:
         with_scheduler(pipeline.pipe, scheduler)
