@@ -1,0 +1,1 @@
+"""Training of LLaVA-Reward: from records of preference on disk to a checkpoint in the published layout."""
