@@ -6,7 +6,7 @@ its skewness. All statistics of a comparison see the same resamples, so differen
 
 Intervals are BCa (bias-corrected and accelerated), with the normal quantile z replaced by √(P / (P − 1))·t of P − 1
 degrees of freedom, since a bootstrap of few prompts is too narrow otherwise. What they cover is a test
-(`tests/test_compare_statistics.py`).
+(`tests/bon_search/test_compare_statistics.py`).
 
 References:
     Efron, "Better Bootstrap Confidence Intervals", 1987: BCa.

@@ -6,9 +6,9 @@ import pytest
 
 from bon_search.neighbours import neighbours
 from pipelines.diffusers_sampler import DiffusersSampler
+from tests.bon_search.search_contract import FAMILIES, PROMPT, normal, pipe_of
 from tests.bon_search.tilts import mixture
 from tests.pipelines import tiny
-from tests.search_contract import FAMILIES, PROMPT, normal, pipe_of
 
 MANY = 5000
 

@@ -20,9 +20,9 @@ from bon_search.search import Critic, Scored
 from pipelines.diffusers_sampler import DiffusersSampler
 from pipelines.gaussian import GaussianMixtureSampler
 from pipelines.particles import Particles
+from tests.bon_search.search_contract import PROMPT, Recording, Search, pipe_of
 from tests.bon_search.toy import Brightness
 from tests.pipelines import tiny
-from tests.search_contract import PROMPT, Recording, Search, pipe_of
 
 STEPS = 8
 

@@ -12,7 +12,7 @@ from bon_search.errors import SearchError
 from bon_search.searches.best_of_n import best_of_n
 from bon_search.searches.zero_order import cost, zero_order
 from pipelines.particles import Particles
-from tests.search_contract import (
+from tests.bon_search.search_contract import (
     FAMILIES,
     STEPS,
     check_cost,

@@ -14,7 +14,7 @@ from bon_search.search import Scored
 from bon_search.searches.best_of_n import best_of_n
 from bon_search.searches.epsilon_greedy import cost, epsilon_greedy
 from pipelines.particles import Particles
-from tests.search_contract import (
+from tests.bon_search.search_contract import (
     FAMILIES,
     STEPS,
     check_cost,

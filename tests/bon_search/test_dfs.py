@@ -12,8 +12,7 @@ from bon_search.errors import SearchError
 from bon_search.searches.best_of_n import best_of_n
 from bon_search.searches.dfs import cost, dfs
 from pipelines.particles import Particles
-from tests.bon_search.tilts import CURVED, LINEAR, Quadratic
-from tests.branching_contract import (
+from tests.bon_search.branching_contract import (
     STEPS,
     check_cost,
     check_family,
@@ -25,7 +24,8 @@ from tests.branching_contract import (
     three_modes,
     value,
 )
-from tests.search_contract import FAMILIES
+from tests.bon_search.search_contract import FAMILIES
+from tests.bon_search.tilts import CURVED, LINEAR, Quadratic
 
 AFRESH = {"looks": 0, "back": 1.0}
 

@@ -14,8 +14,7 @@ from bon_search.searches.rbf import cost, rbf
 from pipelines.gaussian import GaussianMixtureSampler
 from pipelines.particles import Particles
 from pipelines.transition import Eta
-from tests.bon_search.tilts import CURVED
-from tests.branching_contract import (
+from tests.bon_search.branching_contract import (
     STEPS,
     best_of,
     check_cost,
@@ -29,7 +28,8 @@ from tests.branching_contract import (
     three_modes,
     value,
 )
-from tests.search_contract import FAMILIES
+from tests.bon_search.search_contract import FAMILIES
+from tests.bon_search.tilts import CURVED
 
 PAPER = {"starts": 0.0, "start": 0.0}  # one noise, from step 0 on
 

@@ -17,8 +17,7 @@ from bon_search.searches.svdd import cost, svdd
 from pipelines.gaussian import GaussianMixtureSampler
 from pipelines.particles import Particles
 from pipelines.transition import Eta
-from tests.bon_search.tilts import CURVED
-from tests.branching_contract import (
+from tests.bon_search.branching_contract import (
     STEPS,
     check_cost,
     check_family,
@@ -32,7 +31,8 @@ from tests.branching_contract import (
     three_modes,
     value,
 )
-from tests.search_contract import FAMILIES
+from tests.bon_search.search_contract import FAMILIES
+from tests.bon_search.tilts import CURVED
 
 EARLY = 1 / STEPS  # the first choice sees the states at step 1
 INCREMENTS = [*(gain(step + 1, step) for step in range(STEPS - 2)), gain(STEPS, STEPS - 2)]  # the last by two steps

@@ -10,8 +10,7 @@ from bon_search.searches.best_of_n import best_of_n
 from bon_search.searches.code import code, cost
 from pipelines.gaussian import GaussianMixtureSampler
 from pipelines.transition import Eta
-from tests.bon_search.tilts import CURVED
-from tests.branching_contract import (
+from tests.bon_search.branching_contract import (
     STEPS,
     best_of,
     check_cost,
@@ -25,7 +24,8 @@ from tests.branching_contract import (
     three_modes,
     value,
 )
-from tests.search_contract import FAMILIES
+from tests.bon_search.search_contract import FAMILIES
+from tests.bon_search.tilts import CURVED
 
 
 def test_it_gains_at_each_block_the_expected_maximum_of_its_children() -> None:

@@ -12,8 +12,8 @@ from bon_search.compare import Comparison, Journal, Key, first_seed
 from bon_search.compare_grid import Contender, make_grid
 from bon_search.errors import SearchError
 from rewards.errors import RewardError
+from tests.bon_search.compare_toy import PROMPTS, SETTINGS, Brightness, Darkness, ToyMaker, compared, grid
 from tests.bon_search.toy import STEPS
-from tests.compare_toy import PROMPTS, SETTINGS, Brightness, Darkness, ToyMaker, compared, grid
 
 TOY = "toy-brightness"
 

@@ -12,8 +12,7 @@ from bon_search.errors import SearchError
 from bon_search.searches.best_of_n import best_of_n
 from bon_search.searches.evolutionary import cost, evolutionary
 from pipelines.particles import Particles
-from tests.bon_search.tilts import mixture
-from tests.search_contract import (
+from tests.bon_search.search_contract import (
     FAMILIES,
     STEPS,
     check_cost,
@@ -24,6 +23,7 @@ from tests.search_contract import (
     normal,
     outward,
 )
+from tests.bon_search.tilts import mixture
 
 CASES: list[tuple[int, int, dict[str, Any]]] = [
     (1, 1, {}),

@@ -11,8 +11,7 @@ from bon_search.errors import SearchError
 from bon_search.searches.beam import beam, cost
 from bon_search.searches.best_of_n import best_of_n
 from bon_search.searches.code import code
-from tests.bon_search.tilts import CURVED
-from tests.branching_contract import (
+from tests.bon_search.branching_contract import (
     STEPS,
     check_cost,
     check_family,
@@ -24,7 +23,8 @@ from tests.branching_contract import (
     three_modes,
     value,
 )
-from tests.search_contract import FAMILIES
+from tests.bon_search.search_contract import FAMILIES
+from tests.bon_search.tilts import CURVED
 
 
 def simulated(n: int, width: int, looks: tuple[int, ...], runs: int) -> Tensor:

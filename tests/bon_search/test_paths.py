@@ -10,8 +10,7 @@ from bon_search.errors import SearchError
 from bon_search.portions import portions
 from bon_search.searches.best_of_n import best_of_n
 from bon_search.searches.paths import cost, search_over_paths
-from tests.bon_search.tilts import mixture
-from tests.search_contract import (
+from tests.bon_search.search_contract import (
     FAMILIES,
     check_cost,
     check_family,
@@ -22,6 +21,7 @@ from tests.search_contract import (
     normal,
     outward,
 )
+from tests.bon_search.tilts import mixture
 
 CASES: list[tuple[int, int, dict[str, Any]]] = [
     (1, 1, {}),

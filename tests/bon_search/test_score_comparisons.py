@@ -22,7 +22,7 @@ from rewards import load_reward
 from rewards.llava.heads import win_probabilities
 from rewards.llava.published import PublishedReward
 
-GOLDENS = Path(__file__).parent / "rewards/llava/goldens"
+GOLDENS = Path(__file__).parents[1] / "rewards/llava/goldens"
 PROMPT = "a red fox"
 GPM = ["--checkpoint", str(GOLDENS / "phi3v/gpm2"), "-o", f"base={GOLDENS / 'phi3v/base'}", "-o", "num_crops=1"]
 RUN = ["--prompt", PROMPT, "--device", "cpu", *GPM]
@@ -163,7 +163,7 @@ class Circle:
 def test_a_cycle_is_reported_by_the_names_of_the_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for level in range(3):
         Image.new("RGB", (8, 8), (level, 0, 0)).save(tmp_path / f"{level}.png")
-    assert main([str(tmp_path), "--prompt", "x", "--reward", "tests.test_score_comparisons:Circle"]) == 0
+    assert main([str(tmp_path), "--prompt", "x", "--reward", "tests.bon_search.test_score_comparisons:Circle"]) == 0
     said = capsys.readouterr().err
     cycle = r"the preferences are cyclic \(\S*/0\.png over \S*/1\.png over \S*/2\.png over \S*/0\.png; 1 of 1 triples\)"
     assert re.search(cycle, said), said
@@ -197,7 +197,7 @@ def test_many_pictures_are_ranked_without_the_whole_matrix(monkeypatch: pytest.M
 
 def test_a_reward_that_keeps_nothing_to_compare_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
-    assert main([str(tmp_path), "--prompt", "x", "--reward", "tests.test_score_comparisons:Opaque"]) == 2
+    assert main([str(tmp_path), "--prompt", "x", "--reward", "tests.bon_search.test_score_comparisons:Opaque"]) == 2
     assert re.search(r"Opaque' only compares the pictures of one batch", capsys.readouterr().err)
 
 

@@ -14,7 +14,7 @@ from bon_search.compare_files import write_report
 from bon_search.compare_report import Wording, as_json, as_markdown, text, verdicts
 from bon_search.compare_summary import Summary, summarise
 from bon_search.errors import SearchError
-from tests.compare_toy import PROMPTS, Darkness, compared, grid
+from tests.bon_search.compare_toy import PROMPTS, Darkness, compared, grid
 
 STEPS, BUDGETS = 10, (40, 160)
 WORDS = Wording("toy", "judge", STEPS, 1, passing=0.5)

@@ -10,8 +10,7 @@ from bon_search.errors import SearchError
 from bon_search.searches.best_of_n import best_of_n
 from bon_search.searches.bfs import bfs, cost
 from bon_search.searches.smc import SmcScored, smc
-from tests.bon_search.tilts import CURVED, LINEAR, LOOKS, deviations, last, mixture
-from tests.branching_contract import (
+from tests.bon_search.branching_contract import (
     STEPS,
     check_cost,
     check_family,
@@ -22,7 +21,8 @@ from tests.branching_contract import (
     three_modes,
     value,
 )
-from tests.search_contract import FAMILIES, Recording
+from tests.bon_search.search_contract import FAMILIES, Recording
+from tests.bon_search.tilts import CURVED, LINEAR, LOOKS, deviations, last, mixture
 
 
 @pytest.mark.parametrize("back", [0.125, 0.5])
