@@ -29,6 +29,7 @@ BUILT_IN = {
     "hpsv2": "rewards.hpsv2:load_hpsv2",
     "hpsv3": "rewards.hpsv3:load_hpsv3",
     "imagereward": "rewards.imagereward:load_imagereward",
+    "jpeg": "rewards.jpeg:load_jpeg",
     "llava-reward": "rewards.llava.reward:load_llava_reward",
     "mps": "rewards.mps:load_mps",
     "pickscore": "rewards.pickscore:load_pickscore",
