@@ -16,7 +16,7 @@ import numpy as np
 
 from bon_search.compare_grid import Grid
 from bon_search.compare_journal import Cell, Key
-from bon_search.compare_statistics import Floats
+from rewards.evaluation.bootstrap import Floats
 
 SPENT = ("nfe", "seconds", "rewards")
 

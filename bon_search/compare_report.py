@@ -11,8 +11,8 @@ from typing import Any
 
 from bon_search.compare_grid import BASELINE
 from bon_search.compare_journal import SCHEMA, Cell
-from bon_search.compare_statistics import Interval
 from bon_search.compare_summary import COSTS, Point, Reach, Summary
+from rewards.evaluation.bootstrap import Interval
 
 BETTER, WORSE = "▲", "▼"
 NONE = "–"

@@ -13,8 +13,9 @@ import numpy as np
 from bon_search.compare_columns import Columns, columns
 from bon_search.compare_grid import BASELINE, Grid
 from bon_search.compare_journal import Cell, Key
-from bon_search.compare_statistics import Bootstrap, Floats, Interval, cost_to_reach, interpolated
+from bon_search.compare_statistics import cost_to_reach, interpolated
 from bon_search.errors import SearchError
+from rewards.evaluation.bootstrap import Bootstrap, Floats, Interval
 
 COSTS = ("nfe", "seconds")
 _TIE = 1e-12  # a sum in another order is still the same mean
