@@ -179,12 +179,12 @@ def replay_in_order(
     state = _start(forecast, previews, order)
     ended = torch.zeros(len(order), 3, dtype=torch.float64)
     while len(state.row):
-        index, best = _reserved(state, values, batch_size)
-        over = best <= state.best
+        index, fresh = _reserved(state, values, batch_size)
+        over = index.max(dim=1).values <= state.best
         ended[state.row[over]] = torch.stack([state.cost, state.score, state.started.double()], dim=1)[over]
-        state, index = state[~over], index[~over]
+        state, index, fresh = state[~over], index[~over], fresh[~over]
         if len(state.row):
-            state = _move(state, index, values.costs, batch_size)
+            state = _move(state, index, fresh, values.costs, batch_size)
     cost, score, started = ended.view(prompts, -1, 3).mean(dim=1).T
     return Replay(cost, score, started)
 
@@ -209,26 +209,25 @@ def _start(forecast: Forecast, previews: Previews, order: Tensor) -> _State:
 
 
 def _reserved(state: _State, values: Reservations, batch_size: int) -> tuple[Tensor, Tensor]:
-    """Reservation values (E, W) of the candidates at hand and of the next to start, and the highest (E,)."""
+    """Reservation values (E, W) of the candidates at hand and of the next to start, and (E,) of a new one."""
     width = min(int(state.started.max()) + batch_size, state.stage.shape[1])
     offsets = values.offsets(state.tally, state.best)  # (E, J + 1)
     index = state.known[:, :width] + offsets.gather(1, state.stage[:, :width])
     unborn = torch.arange(width) >= (state.started + batch_size)[:, None]
-    index = index.masked_fill(unborn, -math.inf)
-    return index, index.max(dim=1).values
+    fresh = offsets[:, 0].masked_fill(state.started == state.stage.shape[1], -math.inf)
+    return index.masked_fill(unborn, -math.inf), fresh
 
 
-def _move(state: _State, index: Tensor, costs: Tensor, batch_size: int) -> _State:
+def _move(state: _State, index: Tensor, fresh: Tensor, costs: Tensor, batch_size: int) -> _State:
     """Take the stage of the best candidate with it and with the next best at the same stage that are worth it."""
     first = index.argmax(dim=1, keepdim=True)
     stage = state.stage.gather(1, first)  # (E, 1)
-    worth = index.where(
-        (state.stage[:, : index.shape[1]] == stage) & (index > state.best[:, None]), torch.tensor(-math.inf)
-    )
+    worth = (index > state.best[:, None]) & (index >= fresh[:, None])
+    alike = index.masked_fill(~worth | (state.stage[:, : index.shape[1]] != stage), -math.inf)
     if batch_size == 1:
         chosen, valid = first, torch.ones_like(first, dtype=torch.bool)
     else:
-        ranked = worth.sort(dim=1, descending=True, stable=True)
+        ranked = alike.sort(dim=1, descending=True, stable=True)
         chosen, valid = ranked.indices[:, :batch_size], ranked.values[:, :batch_size] > -math.inf
     part = state.parts.gather(1, chosen[..., None].expand(-1, -1, len(costs))).gather(
         2, stage[:, :, None].expand(-1, chosen.shape[1], 1)

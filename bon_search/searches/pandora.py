@@ -122,11 +122,15 @@ def _run(sampler: Sampler, critic: Critic, starts: Sequence[int], values: Reserv
 
 
 def _worth(boxes: Sequence[_Box], offsets: Tensor, best: float, width: int) -> list[int]:
-    """The places of up to `width` candidates at one step, best first; none if none exceeds the best finished one."""
+    """The places of up to `width` candidates at one step, best first; none if none exceeds the best finished one.
+
+    Beside the best of all, only those count that promise no less than a new one would.
+    """
     values = [box.known + float(offsets[box.stage]) for box in boxes]
     order = sorted(range(len(boxes)), key=lambda k: -values[k])  # ties go to the lowest place
     stage = boxes[order[0]].stage
-    return [k for k in order if boxes[k].stage == stage and values[k] > best][:width] if values[order[0]] > best else []
+    least = max((values[k] for k in order if boxes[k].stage == 0), default=-math.inf)
+    return [k for k in order if boxes[k].stage == stage and values[k] > best and values[k] >= least][:width]
 
 
 def _join(sampler: Sampler, boxes: Sequence[_Box]) -> Particles:
