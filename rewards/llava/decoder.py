@@ -8,6 +8,7 @@ the full pass.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -112,6 +113,15 @@ def compile_layers(backbone: Backbone, *, backend: str = "inductor") -> None:
     steps = tuple(torch.compile(step, dynamic=True, backend=backend) for step in (_attended, _fed))
     for block in backbone.layers:
         cast(Foreign, block)._steps = steps  # functions of the layer, no part of its weights
+
+
+def checkpoint_layers(backbone: Backbone) -> None:
+    """Keep no inner values of the decoder layers for the backward pass from now on, but compute them again there."""
+    from torch.utils.checkpoint import checkpoint
+
+    steps = tuple(partial(checkpoint, step, use_reentrant=False) for step in (_attended, _fed))
+    for block in backbone.layers:
+        cast(Foreign, block)._steps = steps
 
 
 def visible(mask: Tensor, rows: Tensor | None) -> Tensor | None:

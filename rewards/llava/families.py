@@ -13,12 +13,14 @@ from torch import nn
 from rewards.errors import CheckpointError, RewardError
 from rewards.llava import llava_next, phi3v, qwen
 from rewards.llava.backbone import Backbone, Foreign, Inputs
+from rewards.llava.checkpoint import EMBEDDED, SETTINGS_FILE, read_settings
 from rewards.llava.layouts import NUM_CROPS, PhiInputs, QwenInputs, llava_inputs, llava_next_inputs, qwen_limits
 from rewards.llava.normalise import Normalise
 from rewards.llava.tower import layers_run
 from rewards.llava.weights import DeviceMap, empty, fill, read_json, weight_files
 
 Json = dict[str, Any]
+EMBEDDED_NAME = "embedded"
 _FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.yaml")
 
 
@@ -94,11 +96,18 @@ def load_base(
         dtype=dtype,
         device_map=device_map,
     )
-    settings = folder / "preprocessor_config.json"
-    processor = read_json(settings) if settings.is_file() else {}
     tokenizer = load_tokenizer(folder)
-    with understood(settings):
-        return Base(cast(Backbone, module), family.inputs(tokenizer, config, processor, num_crops))
+    with understood(folder / "preprocessor_config.json"):
+        return Base(cast(Backbone, module), family.inputs(tokenizer, config, _preprocessing(folder), num_crops))
+
+
+def _preprocessing(folder: Path) -> Json:
+    """What preprocessor_config.json says, or in a folder of ours the settings of its reward."""
+    if (folder / SETTINGS_FILE).is_file():
+        own = read_settings(folder)
+        return {"image_mean": own.image.mean, "image_std": own.image.std, "template": own.template}
+    settings = folder / "preprocessor_config.json"
+    return read_json(settings) if settings.is_file() else {}
 
 
 @contextmanager
@@ -119,12 +128,14 @@ def resolve(name: str | Path, files: Sequence[str] = _FILES) -> Path:
     """The folder itself, or the hub's repository of that name in the local cache, downloaded if need be.
 
     Args:
-        name: folder or hub name.
+        name: folder or hub name, or "embedded" for the model that comes with the package.
         files: patterns of what to download.
 
     Raises:
         CheckpointError: neither exists.
     """
+    if name == EMBEDDED_NAME:
+        return EMBEDDED
     if Path(name).is_dir():
         return Path(name)
     if isinstance(name, Path) or not 1 <= str(name).count("/") <= 1:

@@ -40,7 +40,8 @@ class PublishedHead(nn.Module):
 
     def forward(self, states: Tensor, sight: Sight) -> Tensor:
         """Outputs (B, R, d) of states (B, R, H)."""
-        outputs: Tensor = self.value_head(self.refine(states, sight))
+        with torch.autocast(states.device.type, enabled=False):  # scores differ by less than a trainer's bfloat16 keeps
+            outputs: Tensor = self.value_head(self.refine(states, sight))
         return outputs
 
     def refine(self, states: Tensor, sight: Sight) -> Tensor:

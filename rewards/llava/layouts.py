@@ -105,12 +105,14 @@ class LlavaInputs:
 
     Attributes:
         tokenizer: of the checkpoint.
+        template: the text of one row, with "<image>" and "{prompt}".
         image_id: of `<image>`.
         see: turns an image into a picture.
         count: number of visual tokens of a picture.
     """
 
     tokenizer: Foreign
+    template: str
     image_id: int
     see: Callable[[Image.Image], Picture]
     count: Callable[[Picture], int]
@@ -127,7 +129,7 @@ class LlavaInputs:
 
     def text(self, prompt: str) -> str:
         """The whole text."""
-        return llava_text(prompt, self.tokenizer.eos_token)
+        return self.template.replace("{prompt}", prompt)
 
     def ids(self, prompt: str, picture: Picture) -> list[int]:
         """Token ids of one row."""
@@ -153,15 +155,21 @@ def llava_next_inputs(tokenizer: Foreign, config: dict[str, Any], settings: dict
     def count(picture: Picture) -> int:
         return anyres.visual_count(picture.size, side=side, tile=tile, resolutions=resolutions)
 
-    return LlavaInputs(tokenizer, _image_id(config), see, count)
+    return LlavaInputs(tokenizer, llava_text("{prompt}", tokenizer.eos_token), _image_id(config), see, count)
 
 
 def llava_inputs(tokenizer: Foreign, config: dict[str, Any], settings: dict[str, Any]) -> LlavaInputs:
-    """Inputs of plain LLaVA: the shorter side resized to the tower's size, the middle cut out."""
+    """Inputs of plain LLaVA: the shorter side resized to the tower's size, the middle cut out.
+
+    `settings` are those of preprocessor_config.json, with a "template" where the model has one of its own.
+    """
     vision = config["vision_config"]
+    template = settings.get("template", llava_text("{prompt}", tokenizer.eos_token))
     size, normalise = vision["image_size"], Normalise.of(settings)
     tokens = (size // vision["patch_size"]) ** 2 + (config.get("vision_feature_select_strategy") == "full")
-    return LlavaInputs(tokenizer, _image_id(config), lambda image: middle(image, size, normalise), lambda _: tokens)
+    return LlavaInputs(
+        tokenizer, template, _image_id(config), lambda image: middle(image, size, normalise), lambda _: tokens
+    )
 
 
 def middle(image: Image.Image, size: int, normalise: Normalise) -> Picture:

@@ -9,7 +9,7 @@ import torch
 from rewards.errors import CheckpointError, RewardError
 from rewards.llava.backbone import Backbone
 from rewards.llava.decoder import compile_layers, device_of
-from rewards.llava.families import Base, family_of, load_base, resolve
+from rewards.llava.families import EMBEDDED_NAME, Base, family_of, load_base, resolve
 from rewards.llava.heads import build_head
 from rewards.llava.hub import locate
 from rewards.llava.layouts import NUM_CROPS
@@ -166,7 +166,7 @@ def _is_official(read: Official, skipca: SkipCAMode | None) -> bool:
 
 
 def base_name(read: Official, base: str | Path | None) -> str | Path:
-    """What the caller says, or the published base model of that family.
+    """What the caller says, or the base model that is on record if it is here, or the published one of that family.
 
     Raises:
         CheckpointError: the family has none.
@@ -175,6 +175,9 @@ def base_name(read: Official, base: str | Path | None) -> str | Path:
         return base
     if read.full:
         return read.folder
+    recorded = read_json(read.folder / "lora/adapter_config.json").get("base_model_name_or_path")
+    if isinstance(recorded, str) and (recorded == EMBEDDED_NAME or Path(recorded).is_dir()):
+        return recorded
     if read.family.name not in BASES:
         raise CheckpointError(f"The checkpoint {read.folder} does not say its base model; pass its folder as base=.")
     return BASES[read.family.name]

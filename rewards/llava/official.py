@@ -25,7 +25,7 @@ from rewards.llava.low_rank import plain, read_lora
 from rewards.llava.weights import read_json, tensors, usable, weight_files
 
 SETTINGS = "reward_config.yaml"
-_PROJECTORS = ("img_projection.", "visual.merger.", "multi_modal_projector.")
+PROJECTORS = ("img_projection.", "visual.merger.", "multi_modal_projector.")
 HEAD_PARTS = ("value_head.", "W_q.", "W_k.", "W_v.", "ca_layernorm.", "prompt_head.")
 
 
@@ -229,7 +229,7 @@ def _renamed(state: dict[str, Tensor], rename: Callable[[str], str | None]) -> d
 def _check_projector(checkpoint: Official, weights: dict[str, nn.Parameter]) -> None:
     for name, tensor in checkpoint.projector.items():
         _fits(name, tensor.shape, weights, checkpoint.folder)
-    whole = [name for name in weights if any(f".{part}" in f".{name}" for part in _PROJECTORS)]
+    whole = [name for name in weights if any(f".{part}" in f".{name}" for part in PROJECTORS)]
     lacking = [name for name in whole if name not in checkpoint.projector]
     if checkpoint.projector and lacking:
         raise CheckpointError(

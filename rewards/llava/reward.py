@@ -35,6 +35,7 @@ class LlavaReward:
 
     name = "llava-reward"
     absolute = True
+    differentiable = True
     perspectives = staticmethod(load_perspectives)
 
     def __init__(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rewards.errors import RewardError
-from rewards.llava.backbone import Backbone, Sight, Tokens, batch, last_rows
+from rewards.llava.backbone import Backbone, Picture, Sight, Tokens, batch, last_rows
 from rewards.llava.batches import Row
 from rewards.llava.beginnings import common_start, read_last
 from rewards.llava.decoder import read
@@ -51,10 +51,20 @@ class Scorer:
     @torch.no_grad()
     def __call__(self, rows: Sequence[Row]) -> Tensor:
         """Outputs (B, d) of the head for B rows, float32 on the CPU, from one pass."""
-        pictures = list({id(row.picture): row.picture for row in rows}.values())
-        if self.shares and len(pictures) == 1 < len(rows):
-            return self._of_one_picture(rows)
-        seen = self.backbone.project(self.backbone.features(pictures), pictures)
+        if self.shares and len(rows) > 1 and all(row.picture is rows[0].picture for row in rows):
+            return self._of_one_picture(rows).float().cpu()
+        pictures = distinct(rows)
+        return self.outputs(rows, self.backbone.features(pictures)).float().cpu()
+
+    def outputs(self, rows: Sequence[Row], features: Sequence[Tensor]) -> Tensor:
+        """Outputs (B, d) of the head for B rows, with gradients, from one pass.
+
+        Args:
+            rows: one for each output.
+            features: what the vision tower gave for each of `distinct(rows)`.
+        """
+        pictures = distinct(rows)
+        seen = self.backbone.project(features, pictures)
         of_picture = {id(picture): tokens for picture, tokens in zip(pictures, seen, strict=True)}
         visual = [of_picture[id(row.picture)] for row in rows]
         tokens = self._tokens(rows)
@@ -63,7 +73,7 @@ class Scorer:
         if self.mean:
             refined = self.head.refine(read(self.backbone, inputs, layer=self.layer), sight)  # (B, L, H)
             pooled: Tensor = self.head.value_head(pool_mean(refined, tokens.mask))
-            return pooled.float().cpu()
+            return pooled
         last = last_rows(inputs.mask)
         return self._outputs(read(self.backbone, inputs, rows=last, layer=self.layer), sight)
 
@@ -82,4 +92,9 @@ class Scorer:
     def _outputs(self, states: Tensor, sight: Sight) -> Tensor:
         """Of the head for states (B, 1, H): (B, d)."""
         outputs: Tensor = self.head(states, sight)
-        return outputs[:, 0].float().cpu()
+        return outputs[:, 0]
+
+
+def distinct(rows: Sequence[Row]) -> list[Picture]:
+    """The pictures of `rows`, each once, in the order of their first rows."""
+    return list({id(row.picture): row.picture for row in rows}.values())
