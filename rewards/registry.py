@@ -32,6 +32,7 @@ BUILT_IN = {
     "jpeg": "rewards.jpeg:load_jpeg",
     "llava-reward": "rewards.llava.reward:load_llava_reward",
     "mps": "rewards.mps:load_mps",
+    "ocr": "rewards.ocr:load_ocr",
     "pickscore": "rewards.pickscore:load_pickscore",
     "pixels": "rewards.pixels:load_pixels",
     "shapes": "rewards.shapes.reward:ShapesReward",
