@@ -1,0 +1,77 @@
+"""Which records make up a step: a pure function of (seed, step), so that nothing about the order needs saving.
+
+The data is gone through again and again, in a new order each time. Of so many steps at once the records are sorted by
+length, so that those that run together are about equally long, and the steps are then shuffled.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from random import Random
+from typing import Any
+
+from PIL import Image
+
+from rewards.training.records import Record
+
+_WINDOW = 32  # steps whose records are sorted together
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order of a training.
+
+    Attributes:
+        lengths: of the records, anything that sorts.
+        batch: records in a step.
+        steps: of the whole training.
+        seed: of the order.
+    """
+
+    lengths: Sequence[Any]
+    batch: int
+    steps: int
+    seed: int
+
+    def __call__(self, step: int) -> list[int]:
+        """Numbers of the records of a step, by length."""
+        window = step // _WINDOW
+        first, last = window * _WINDOW, min((window + 1) * _WINDOW, self.steps)
+        records = [self._record(place) for place in range(first * self.batch, last * self.batch)]
+        records.sort(key=lambda record: (self.lengths[record], record))
+        turns = list(range(last - first))
+        Random(f"window-{self.seed}-{window}").shuffle(turns)
+        start = turns[step - first] * self.batch
+        return records[start : start + self.batch]
+
+    def _record(self, place: int) -> int:
+        """The record at a place of the endless row of shuffled passes through the data."""
+        turn, index = divmod(place, len(self.lengths))
+        return _shuffled(self.seed, turn, len(self.lengths))[index]
+
+
+@lru_cache(maxsize=2)
+def _shuffled(seed: int, turn: int, count: int) -> list[int]:
+    order = list(range(count))
+    Random(f"turn-{seed}-{turn}").shuffle(order)
+    return order
+
+
+def shares(records: Sequence[int], micro: int, rank: int = 0, processes: int = 1) -> list[list[int]]:
+    """One process's part of a step's records, `micro` or fewer at a time.
+
+    All processes get equally many parts, and those that run at one time are about equally long.
+    """
+    mine = records[rank::processes]
+    most = -(-len(records) // processes)
+    parts = -(-most // micro)
+    return [list(mine[part * len(mine) // parts : (part + 1) * len(mine) // parts]) for part in range(parts)]
+
+
+def length(record: Record) -> tuple[list[tuple[int, int]], int]:
+    """What a record's number of tokens depends on: the sizes of its pictures, and its longer prompt's characters."""
+    sizes = []
+    for side in record.sides:
+        with Image.open(side.image) as image:
+            sizes.append(image.size)
+    return sorted(sizes, reverse=True), max(len(side.prompt) for side in record.sides)

@@ -1,0 +1,187 @@
+"""The model in training: a base model with low-rank matrices (peft), a head, and the parts that are meant to move."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from rewards.errors import CheckpointError
+from rewards.llava.backbone import Backbone
+from rewards.llava.batches import Row
+from rewards.llava.decoder import checkpoint_layers, device_of
+from rewards.llava.families import Base, family_of, load_base, resolve
+from rewards.llava.heads import PublishedHead, build_head
+from rewards.llava.low_rank import plain
+from rewards.llava.official import PROJECTORS, Official, RewardConfig, check_fit
+from rewards.llava.scoring import Scorer, distinct
+from rewards.llava.weights import read_json
+from rewards.training.settings import Settings
+
+SKIPCA = ("W_q", "W_k", "W_v")
+_CLIP = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+
+
+class Trainee(nn.Module):
+    """Backbone and head as one module; only what is trained requires gradients, in float32.
+
+    Args:
+        backbone: of the base model, changed in place: its linear layers get low-rank matrices.
+        head: to be trained.
+        pad_id: fills a batch.
+        family: name of the backbone's family.
+        settings: of the training.
+    """
+
+    def __init__(self, backbone: Backbone, head: PublishedHead, pad_id: int, family: str, settings: Settings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.backbone, self.head = cast(nn.Module, backbone), head
+        self.targets = _adapt(backbone, family, settings)
+        self._scorer = Scorer(backbone, head, pad_id)
+        self.backbone.requires_grad_(False)
+        self.head.requires_grad_(not settings.lora_only)
+        for name, parameter in self.backbone.named_parameters():
+            if ".lora_" in name or (settings.projector and not settings.lora_only and is_projector(name)):
+                parameter.requires_grad_().data = parameter.data.float()
+        if settings.checkpointing:
+            checkpoint_layers(backbone)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the head lies."""
+        return device_of(self.head)
+
+    def forward(self, rows: Sequence[Row], features: Sequence[Tensor] | None = None) -> Tensor:
+        """Outputs (B, d) of the head, float32, in one pass; `features` are those of `distinct(rows)`, or None."""
+        with torch.autocast(self.device.type, torch.bfloat16) if self.settings.bfloat16 else nullcontext():
+            outputs = self._scorer.outputs(rows, self.features(rows) if features is None else features)
+        return outputs.float()
+
+    def features(self, rows: Sequence[Row]) -> list[Tensor]:
+        """What the vision tower gives for each of `distinct(rows)`."""
+        return self._scorer.backbone.features(distinct(rows))
+
+    def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and values of what is trained, in the order of the names."""
+        yield from sorted((name, value) for name, value in self.named_parameters() if value.requires_grad)
+
+    def start_from(self, checkpoint: Official) -> None:
+        """Take over low-rank matrices, head and projector of a checkpoint.
+
+        Raises:
+            CheckpointError: it is a full fine-tune, or does not fit.
+        """
+        low = _low_rank(self.backbone)
+        for name, (down, up) in checkpoint.lora.items():
+            if name not in low or low[name][0].shape != down.shape or low[name][1].shape != up.shape:
+                raise CheckpointError(
+                    f"{checkpoint.folder} holds matrices {tuple(down.shape)} for {name!r}, which this training does "
+                    "not have; expected a LoRA checkpoint of the same base model and rank."
+                )
+        with torch.no_grad():
+            for name, pair in checkpoint.lora.items():
+                for mine, theirs in zip(low[name], pair, strict=True):
+                    mine.copy_(theirs)
+            weights = dict(self.backbone.named_parameters())
+            for name, tensor in checkpoint.projector.items():
+                weights[name].copy_(tensor)
+        self.head.load_state_dict(checkpoint.head)
+
+    def official(self, folder: Path) -> Official:
+        """What is trained, as a checkpoint that `save_official` writes; `folder` holds the base model."""
+        loss, head = self.settings.loss, self.head
+        return Official(
+            folder=folder,
+            family=family_of(read_json(folder / "config.json")),
+            settings=RewardConfig(head.skipca, self.settings.tau, loss == "gpm", head.value_head.out_features),
+            head=dict(head.state_dict()),
+            projector={name: value.data for name, value in self.backbone.named_parameters() if is_projector(name)},
+            lora=_low_rank(self.backbone),
+            scale=self.settings.alpha / self.settings.rank,
+            targets=self.targets,
+        )
+
+
+def load_trainee(
+    base: str | Path, settings: Settings, *, device: torch.device | str = "cpu", start: Official | None = None
+) -> tuple[Trainee, Base]:
+    """A base model with a new head, or with head and matrices of the checkpoint `start`.
+
+    Args:
+        base: folder or hub name of the base model, or "embedded".
+        settings: of the training.
+        device: where it runs.
+        start: where training begins instead of at initial values.
+
+    Raises:
+        CheckpointError: no such base model, or `start` is another one's.
+    """
+    folder = resolve(base)
+    dtype = torch.bfloat16 if settings.bfloat16 else torch.float32
+    loaded = load_base(folder, num_crops=settings.num_crops, device=device, dtype=dtype)
+    if start is not None:
+        check_fit(start, loaded.backbone)
+    head = build_head(initial_head(loaded.backbone.width, settings), loaded.backbone.eps).to(device)
+    family = family_of(read_json(folder / "config.json")).name
+    trainee = Trainee(loaded.backbone, head, loaded.inputs.pad_id, family, settings)
+    if start is not None:
+        trainee.start_from(start)
+    return trainee, loaded
+
+
+def initial_head(width: int, settings: Settings) -> dict[str, Tensor]:
+    """Parameters of a new head: normal numbers of deviation 1 / (H + 1), as published, and a norm of ones."""
+    draws = torch.Generator().manual_seed(settings.seed)
+    shapes = {"value_head.weight": (settings.outputs, width)}
+    if settings.skipca:
+        shapes |= {f"{name}.weight": (width, width) for name in SKIPCA}
+    state = {name: torch.randn(shape, generator=draws) / (width + 1) for name, shape in shapes.items()}
+    return state | ({"ca_layernorm.weight": torch.ones(width)} if settings.skipca else {})
+
+
+def is_projector(name: str) -> bool:
+    """Whether a parameter of a backbone belongs to the projector."""
+    return any(f".{part}" in f".{name}" for part in PROJECTORS)
+
+
+def _adapt(backbone: Backbone, family: str, settings: Settings) -> tuple[str, ...]:
+    """Put low-rank matrices beside the linear layers that the published trainer names; returns these names."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    module = cast(nn.Module, backbone)
+    layers = {id(part) for layer in backbone.layers for part in layer.modules()}
+    names = [
+        name
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Linear) and (id(part) in layers or (settings.tower and _in_tower(name)))
+    ]
+    alpha: Any = settings.alpha  # peft says a whole number, and takes any
+    config = LoraConfig(
+        r=settings.rank, lora_alpha=alpha, lora_dropout=settings.dropout, target_modules=names,
+        init_lora_weights="gaussian",
+    )  # fmt: skip
+    with torch.random.fork_rng():  # peft draws from the global generator; its numbers are replaced below
+        inject_adapter_in_model(config, module)
+    draws = torch.Generator().manual_seed(settings.seed + 1)
+    for down, _ in (pair for _, pair in sorted(_low_rank(module).items())):
+        down.data.copy_(torch.randn(down.shape, generator=draws) / settings.rank)
+    return tuple(sorted({name.rpartition(".")[2] for name in names})) if family == "phi3v" else tuple(names)
+
+
+def _in_tower(name: str) -> bool:
+    """Whether a linear layer belongs to a vision tower and is no part of the projector."""
+    tower = any(f".{part}" in f".{name}" for part in ("img_processor.", "vision_tower.", "visual.blocks."))
+    return tower and (name.rpartition(".")[2] in _CLIP or "visual.blocks." in name)
+
+
+def _low_rank(module: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+    """Matrices (A, B) by the names of the layers they stand beside."""
+    halves: dict[str, dict[str, Tensor]] = {}
+    for name, parameter in module.named_parameters():
+        owner, found, half = plain(name).partition(".lora_")
+        if found:
+            halves.setdefault(owner, {})[half[:1]] = parameter
+    return {name: (pair["A"], pair["B"]) for name, pair in halves.items()}
