@@ -1,11 +1,12 @@
 """What exact shortcuts save: a published-layout Phi checkpoint through `load_reward`, against the straightforward path.
 
 The model is random, of the architecture of Phi-3.5-vision: language model of width 768 and 12 layers, vision tower of
-12 layers and a third of that width, as in the release (--vision-width 768 for another split), float32. The
-straightforward path is transformers' own modules on the same weights, as the published code uses them: one picture and
-one prompt at a time, crops filled up with zeros to --num-crops, all layers of the tower, all positions of all layers
-with hidden states, cache and logits kept, SkipCA for every position, each perspective from scratch. Both must agree.
-Ours are the library's defaults.
+12 layers and a third of that width, as in the release (--vision-width 768 for another split), float32; the vocabulary of
+32,064 and the rank 128 of the adapters are the release's. The straightforward path is transformers' own modules on the
+same weights, as the published code uses them: one picture and one prompt at a time, crops filled up with zeros to
+--num-crops, all layers of the tower, adapters as side branches, all positions of all layers with hidden states, cache
+and logits kept, SkipCA for every position, each perspective from scratch. Both must agree. Ours are the library's
+defaults.
 
 Pictures are of four shapes; with the default --num-crops 1 each is two crops and 313 visual tokens. Both paths run in
 processes of their own, which take turns, --repeats times each, so that what else the machine does hits both. Time is
@@ -28,7 +29,7 @@ from typing import Any
 from measure import Clock, Peak, Worker, answer, trim, where
 
 TINY = Path(__file__).parents[1] / "tests/rewards/llava/goldens/phi3v/base"  # tokenizer of 640 words, config
-WIDTH, LAYERS, RANK = 768, 12, 16
+WIDTH, LAYERS, RANK, VOCABULARY = 768, 12, 128, 32064
 TOWER = "model.vision_embed_tokens.img_processor.vision_model."
 NAMES = ("alignment", "fidelity", "safety", "overall")
 SCENARIOS = {  # pictures, perspectives, prompts; aim for time
@@ -187,10 +188,10 @@ class Naive:
         stored = load_file(folder / "base/model.safetensors")
         tower = {key.removeprefix(TOWER): value for key, value in stored.items() if key.startswith(TOWER)}
         getattr(self.tower, "vision_model", self.tower).load_state_dict(tower)
-        self.phi = Phi3ForCausalLM(phi_config(config["vocab_size"]))
-        merged: dict[str, Any] = self.base.backbone.state_dict()  # type: ignore[attr-defined]
-        words = {key: merged.get(key, stored.get(key)) for key in self.phi.state_dict()}
-        self.phi.load_state_dict(words, assign=True)
+        self.phi = Phi3ForCausalLM(phi_config())
+        self.phi.load_state_dict({key: stored[key] for key in self.phi.state_dict()}, assign=True)
+        for name, (down, up) in checkpoint.lora.items():
+            add_side_branch(self.phi.get_submodule(name), down, up, checkpoint.scale)
         resident(self.base.backbone, self.tower, self.phi)  # nothing in them depends on training mode
 
     def __call__(self, image: Any, text: str) -> float:  # noqa: ANN401  of Pillow
@@ -219,6 +220,11 @@ class Naive:
         return normed @ head["value_head.weight"].T
 
 
+def add_side_branch(linear: Any, down: Any, up: Any, scale: float) -> None:  # noqa: ANN401  torch, imported lazily
+    """What peft adds to a linear layer: scale · up · down · input."""
+    linear.register_forward_hook(lambda module, inputs, output: output + scale * (inputs[0] @ down.T) @ up.T)
+
+
 PATHS: dict[str, Callable[[Path, tuple[str, ...], int, int | None], Score]] = {"naive": load_naive, "ours": load_ours}
 
 
@@ -230,14 +236,14 @@ def build(folder: Path, vision: int) -> None:
 
     shutil.copytree(TINY, folder / "base")
     config = json.loads((TINY / "config.json").read_text())
-    config.update(phi_config(config["vocab_size"]).to_diff_dict() | {"model_type": "phi3_v", "rope_scaling": None})
+    config.update(phi_config().to_diff_dict() | {"model_type": "phi3_v", "rope_scaling": None})
     config.update(rope_theta=10000.0, original_max_position_embeddings=4096, max_position_embeddings=4096)
     config |= {"num_attention_heads": 12, "num_key_value_heads": 12, "rms_norm_eps": 1e-5, "hidden_act": "silu"}
     config["img_processor"] |= {"image_dim_out": vision, "vision_config": clip_config(vision).to_dict()}
     (folder / "base/config.json").write_text(json.dumps(config))
     torch.manual_seed(0)
     tower = CLIPVisionModel(clip_config(vision))
-    state = dict(Phi3ForCausalLM(phi_config(config["vocab_size"])).state_dict())
+    state = dict(Phi3ForCausalLM(phi_config()).state_dict())
     state |= {TOWER + key: value for key, value in getattr(tower, "vision_model", tower).state_dict().items()}
     see = "model.vision_embed_tokens."
     state |= {f"{see}glb_GN": torch.randn(1, 1, 4 * vision), f"{see}sub_GN": torch.randn(1, 1, 1, 4 * vision)}
@@ -278,12 +284,12 @@ def projector(cell: int) -> dict[str, Any]:
     return {see + key: torch.randn(shape) / shape[-1] ** 0.5 for key, shape in shapes.items()}
 
 
-def phi_config(vocabulary: int) -> Any:  # noqa: ANN401  of transformers, which has no types
+def phi_config() -> Any:  # noqa: ANN401  of transformers, which has no types
     """The language model's."""
     from transformers import Phi3Config
 
     return Phi3Config(
-        vocab_size=vocabulary, hidden_size=WIDTH, intermediate_size=8 * WIDTH // 3, num_hidden_layers=LAYERS,
+        vocab_size=VOCABULARY, hidden_size=WIDTH, intermediate_size=8 * WIDTH // 3, num_hidden_layers=LAYERS,
         num_attention_heads=12, num_key_value_heads=12, max_position_embeddings=4096, pad_token_id=None,
         original_max_position_embeddings=4096, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
