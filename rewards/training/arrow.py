@@ -37,10 +37,10 @@ def arrow_rows(folder: Path) -> "Iterator[tuple[str, Row | Fault]]":
     for name in pictures:
         data = data.cast_column(name, datasets.Image(decode=False))
     for number, row in enumerate(data, 1):
-        yield f"{folder}, row {number}", {**row, **{name: _unpacked(row[name], folder) for name in pictures}}
+        yield f"{folder}, row {number}", {**row, **{name: unpacked(row[name], folder) for name in pictures}}
 
 
-def _unpacked(picture: dict[str, Any] | None, folder: Path) -> str | None:
+def unpacked(picture: dict[str, Any] | None, folder: Path) -> str | None:
     """The path of a picture; one that lies in the table itself is written beside the folder, named by its content."""
     if picture is None or not picture.get("bytes"):
         return None if picture is None else str(Path(picture["path"]).absolute())

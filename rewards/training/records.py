@@ -91,13 +91,36 @@ def read_records(path: Path, images: Path | None = None) -> tuple[list[Record], 
     """
     records: list[Record] = []
     faults: list[Fault] = []
-    for where, row in _rows(path):
+    for where, row in rows(path):
         read = row if isinstance(row, Fault) else record_of(row, where, images or path.parent)
         if isinstance(read, Fault):
             faults.append(read)
         else:
             records.append(read)
     return records, faults
+
+
+def rows(path: Path) -> Iterator[tuple[str, Row | Fault]]:
+    """Place and fields of every row of a file or folder, or what is wrong with that line.
+
+    Raises:
+        RewardError: as of `read_records`.
+    """
+    if path.is_dir():
+        from rewards.training.arrow import arrow_rows
+
+        return arrow_rows(path)
+    readers = {".json": _json, ".jsonl": _jsonl, ".csv": _csv}
+    if path.suffix.lower() not in readers:
+        raise RewardError(f"Got the data {str(path)!r}; expected a .json, .jsonl or .csv file, or a folder.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise RewardError(f"{path} cannot be read ({error.strerror or error}); expected a file of records.") from error
+    except ValueError as error:
+        raise RewardError(f"{path} is not a UTF-8 text; expected a file of records.") from error
+    found = readers[path.suffix.lower()](text)
+    return ((f"{path}:{line}", Fault(f"{path}:{line}", row) if isinstance(row, str) else row) for line, row in found)
 
 
 def record_of(row: Row, where: str, images: Path) -> Record | Fault:
@@ -185,24 +208,6 @@ def _number(row: Row, key: str) -> float:
     if not math.isfinite(number):
         raise _Unusable(f"{key} is {'missing' if value is None else repr(value)}; expected a number")
     return number
-
-
-def _rows(path: Path) -> Iterator[tuple[str, Row | Fault]]:
-    if path.is_dir():
-        from rewards.training.arrow import arrow_rows
-
-        return arrow_rows(path)
-    readers = {".json": _json, ".jsonl": _jsonl, ".csv": _csv}
-    if path.suffix.lower() not in readers:
-        raise RewardError(f"Got the data {str(path)!r}; expected a .json, .jsonl or .csv file, or a folder.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise RewardError(f"{path} cannot be read ({error.strerror or error}); expected a file of records.") from error
-    except ValueError as error:
-        raise RewardError(f"{path} is not a UTF-8 text; expected a file of records.") from error
-    found = readers[path.suffix.lower()](text)
-    return ((f"{path}:{line}", Fault(f"{path}:{line}", row) if isinstance(row, str) else row) for line, row in found)
 
 
 def _json(text: str) -> Iterator[tuple[int, Row | str]]:
