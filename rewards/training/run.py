@@ -1,0 +1,187 @@
+"""A whole training: from records to a checkpoint in the published layout, resumable after a kill at any moment.
+
+training.safetensors     the state so far (`state`), gone when all is done
+log.jsonl                one line per step
+lora/, pytorch_model.bin, reward_config.yaml, config.json, …     the checkpoint, at the end (`rewards.llava.official`)
+training.json            what made it; once it is there, the training is finished
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rewards.errors import CheckpointError
+from rewards.llava.families import resolve
+from rewards.llava.official import Official
+from rewards.llava.writing import save_official
+from rewards.training.loop import Report, Trainer
+from rewards.training.order import Order, length
+from rewards.training.records import Record, as_row
+from rewards.training.settings import Settings
+from rewards.training.sights import Sights
+from rewards.training.state import FILE, replace_synced
+from rewards.training.trainee import Trainee, load_trainee
+
+LOG, DONE = "log.jsonl", "training.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is trained on what, and where the result goes.
+
+    Attributes:
+        records: checked ones.
+        base: folder or hub name of the base model, or "embedded".
+        out: the training's folder, and in the end the checkpoint's.
+        settings: all that the weights depend on beside.
+        test: records that are judged at the end.
+        start: a checkpoint to begin from.
+        save_every: steps between two states on disk.
+        cpu: never take a GPU.
+        keep: bytes of features of a frozen vision tower that are kept.
+    """
+
+    records: Sequence[Record]
+    base: str
+    out: Path
+    settings: Settings
+    test: Sequence[Record] = ()
+    start: Official | None = None
+    save_every: int = 100
+    cpu: bool = False
+    keep: int = 1 << 30
+
+    @property
+    def steps(self) -> int:
+        """Of the whole training."""
+        return self.settings.steps_for(len(self.records))
+
+
+def is_done(out: Path) -> bool:
+    """Whether the training in a folder is finished."""
+    return (out / DONE).is_file()
+
+
+def train(run: Run, *, resume: bool = False) -> Iterator[Report]:
+    """Train, reporting every step, and write the checkpoint at the end; a finished one is left as it is.
+
+    Args:
+        run: what to do.
+        resume: go on with what is in `run.out`, if anything is.
+
+    Raises:
+        RewardError: the base model, data or folder do not allow it.
+    """
+    if resume and is_done(run.out):
+        return
+    accelerator = _accelerator(run)
+    _claim(run.out, resume=resume)
+    trainee, loaded = load_trainee(run.base, run.settings, device=accelerator.device, start=run.start)
+    sights = Sights(trainee, loaded.inputs, keep=run.keep)
+    try:
+        trainer = _trainer(run, trainee, sights, accelerator)
+        if resume:
+            trainer.resume(run.out)
+        log = _Log(run, accelerator, trainer.step)
+        for report in trainer.run():
+            log.add(report)
+            if report.step % run.save_every == 0 or report.step == run.steps:
+                trainer.save(run.out)
+            yield report
+        accelerator.end_training()
+        if accelerator.is_main_process:
+            _finish(run, trainee, trainer)
+    finally:
+        sights.close()
+
+
+def fingerprint(records: Sequence[Record]) -> str:
+    """A hash of the records in their order, 12 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(json.dumps(as_row(record)).encode())
+    return digest.hexdigest()[:12]
+
+
+def _accelerator(run: Run) -> Any:  # noqa: ANN401  accelerate has no types
+    from accelerate import Accelerator
+
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    cpu = run.cpu or not (alone or torch.cuda.is_available())
+    tensorboard = find_spec("tensorboard") is not None
+    return Accelerator(cpu=cpu, log_with="tensorboard" if tensorboard else None, project_dir=str(run.out))
+
+
+def _claim(out: Path, *, resume: bool) -> None:
+    """Make the folder, unless it holds a training that would be lost."""
+    if is_done(out):
+        raise CheckpointError(f"{out} holds a finished training, which stays as it is; choose another folder.")
+    if (out / FILE).is_file() and not resume:
+        raise CheckpointError(f"{out} holds an unfinished training; go on with --resume, or choose another folder.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{out} cannot be made ({error.strerror}); choose another folder.") from error
+
+
+def _trainer(run: Run, trainee: Trainee, sights: Sights, accelerator: Any) -> Trainer:  # noqa: ANN401
+    lengths = [length(record) for record in run.records]
+    order = Order(lengths, run.settings.batch, run.steps, run.settings.seed)
+    terms: dict[str, object] = {"base": run.base, "data": fingerprint(run.records)}
+    return Trainer(trainee, sights, run.records, order, run.steps, accelerator=accelerator, terms=terms)
+
+
+class _Log:
+    """One line per step in the first process, and whatever accelerate tracks with."""
+
+    def __init__(self, run: Run, accelerator: Any, step: int) -> None:  # noqa: ANN401
+        self._accelerator, self._path = accelerator, run.out / LOG
+        if accelerator.is_main_process:
+            self._cut(step)
+        accelerator.init_trackers("train-reward", config=asdict(run.settings))
+
+    def add(self, report: Report) -> None:
+        values = {name: None if value != value else value for name, value in asdict(report).items()}
+        if self._accelerator.is_main_process:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(values) + "\n")
+        self._accelerator.log({name: value for name, value in values.items() if value is not None}, step=report.step)
+
+    def _cut(self, step: int) -> None:
+        """Drop what was logged behind the state that the training goes on from, and a line cut off by a kill."""
+        lines = self._path.read_text(encoding="utf-8").splitlines()[:step] if self._path.is_file() else []
+        part = self._path.with_suffix(".part")
+        part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        part.replace(self._path)
+
+
+def _finish(run: Run, trainee: Trainee, trainer: Trainer) -> None:
+    """Write the checkpoint, what made it, and remove the state."""
+    folder, part = resolve(run.base), run.out / ".checkpoint"
+    shutil.rmtree(part, ignore_errors=True)
+    name = str(Path(run.base).absolute()) if Path(run.base).is_dir() else run.base
+    save_official(part, trainee.official(folder), base=folder, base_name=name)
+    (run.out / "lora").mkdir(exist_ok=True)
+    for path in sorted(part.rglob("*")):
+        if path.is_file():
+            replace_synced(path, run.out / path.relative_to(part))
+    shutil.rmtree(part)
+    facts = {**trainer.terms, "records": len(run.records), "torch": torch.__version__, "test": _tested(run, trainer)}
+    (run.out / f"{DONE}.part").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    replace_synced(run.out / f"{DONE}.part", run.out / DONE)
+    (run.out / FILE).unlink(missing_ok=True)
+
+
+def _tested(run: Run, trainer: Trainer) -> dict[str, float] | None:
+    if not run.test:
+        return None
+    judged = trainer.evaluate(run.test)
+    return {"n": len(run.test), "accuracy": float(judged.right) / len(run.test)}
