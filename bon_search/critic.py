@@ -6,10 +6,13 @@ another; their ranking by Borda's count gives the scores, for the reasons in `re
 
 from __future__ import annotations
 
+import copy
 import math
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
+from bon_search.errors import SearchError
 from bon_search.ledger import Cost, Ledger
 
 if TYPE_CHECKING:
@@ -18,8 +21,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pipelines import Particles, Sampler
+    from pipelines.sampler import DifferentiableSampler
     from rewards import Reward
     from rewards.preferences import Ranking
+
+
+@dataclass
+class _Look:
+    """The last look: whom at, their pictures, and what the reward said of them."""
+
+    particles: Particles | None = None
+    images: Tensor | None = None
+    scores: Tensor | None = None
+    ranking: Ranking | None = None
+
+    def shows(self, particles: Particles) -> bool:
+        """Whether it was at these particles, whatever they are called: at the same numbers in memory."""
+        mine, other = self.particles, particles
+        return mine is not None and (mine is other or (mine.step == other.step and _same(mine.latents, other.latents)))
 
 
 class PictureCritic:
@@ -36,8 +55,6 @@ class PictureCritic:
     Attributes:
         sampler: As given.
         absolute: Whether the reward's scores can be compared over time and between batches.
-        last_scores: (N,) what the reward gave for the last look, NaN and all; None if it gave nothing.
-        last_ranking: the tournament of the last look, for a reward that only compares; else None.
     """
 
     def __init__(
@@ -53,10 +70,26 @@ class PictureCritic:
         self._reward = reward
         self._prompt = prompt
         self._ledger = ledger
-        self._scope = scope or (lambda n: nullcontext())
-        self._last: tuple[Particles, Tensor] | None = None
-        self.last_scores: Tensor | None = None
-        self.last_ranking: Ranking | None = None
+        self._scope = scope
+        self._last = _Look()
+        self._gradients = False
+
+    def with_grad(self) -> PictureCritic:
+        """The same, whose scores carry a gradient of the particles; what it sees is the last look of both.
+
+        Raises:
+            SearchError: The reward does not say that it is differentiable, or the sampler lets no gradient through.
+        """
+        if getattr(self._reward, "differentiable", False) is not True:
+            raise SearchError(
+                f"The reward {self._reward.name} gives no gradient (differentiable is not True), which this search "
+                "climbs; take one that does, such as llava-reward or imagereward, or a search without gradients, such "
+                "as zero_order."
+            )
+        sampler = cast("DifferentiableSampler", self.sampler)
+        other = copy.copy(self)
+        other.sampler, other._gradients = sampler.with_grad(), True
+        return other
 
     def __call__(self, particles: Particles) -> Tensor:
         """Scores of the particles' pictures (previews, if unfinished), (N,); of a video, the mean over its key frames.
@@ -69,8 +102,9 @@ class PictureCritic:
         looks = key_frames(self.images(particles)).unbind(dim=1)  # the picture, or two frames of a video
         self._ledger.reserve(Cost(rewards=len(particles) * len(looks)))
         given = sum(self._ask(images) for images in looks[1:]) + self._ask(looks[0])
-        self.last_scores = self._ranked(given / len(looks))
-        return self._finite(self.last_scores, particles)
+        scores = self._ranked(given / len(looks))
+        self._last.scores = scores.detach()
+        return self._finite(scores, particles)
 
     def _ranked(self, given: Tensor) -> Tensor:
         """Scores (N,) as they are, or by the tournament that probabilities (N, N) tell of."""
@@ -78,8 +112,8 @@ class PictureCritic:
 
         if given.ndim == 1:
             return given
-        self.last_ranking = rank(given)
-        return self.last_ranking.scores.to(given)
+        self._last.ranking = rank(given)
+        return self._last.ranking.scores.to(given)
 
     def _ask(self, images: Tensor) -> Tensor:
         """What the reward says of N pictures: (N,) float32, not yet known to be finite, or (N, N) if it compares."""
@@ -92,8 +126,11 @@ class PictureCritic:
         from rewards.preferences import Compares
 
         n = len(images)
+        alone = self._gradients and self._scope is not None  # going back, no scope keeps particles apart
+        if alone and n > 1:
+            return torch.cat([self._ask(image) for image in images[:, None]])
         try:
-            with torch.no_grad(), self._scope(n):
+            with torch.set_grad_enabled(self._gradients and torch.is_grad_enabled()), self._scoped(n):
                 if not self.absolute and isinstance(self._reward, Compares):
                     return self._reward.chances(self._reward.heads(images, [self._prompt] * n))
                 return as_scores(self._reward(images, [self._prompt] * n), self._reward.name, n)
@@ -110,14 +147,22 @@ class PictureCritic:
 
     def images(self, particles: Particles) -> Tensor:
         """Pictures (N, 3, H, W) or videos (N, F, 3, H, W) in [0, 1]; those of the last look are not decoded again."""
-        if self._last is None or self._last[0] is not particles:
-            self._last, self.last_scores, self.last_ranking = (particles, self.sampler.decode(particles)), None, None
-        return self._last[1]
+        last = self._last
+        if last.images is not None and last.shows(particles) and not self._gradients:
+            last.particles = particles
+            return last.images
+        images = self.sampler.decode(particles)
+        last.particles = particles.detach() if self._gradients else particles
+        last.images, last.scores, last.ranking = images.detach(), None, None
+        return images
+
+    def _scoped(self, n: int) -> AbstractContextManager[object]:
+        return nullcontext() if self._scope is None else self._scope(n)
 
     def _finite(self, scores: Tensor, particles: Particles) -> Tensor:
         from rewards.errors import ScoreError
 
-        for score, stream in zip(scores.tolist(), particles.streams, strict=True):
+        for score, stream in zip(scores.detach().tolist(), particles.streams, strict=True):
             if not math.isfinite(score):
                 raise ScoreError(
                     f"The reward {self._reward.name} gave {score} for the candidate of seed {stream}; look at its "
@@ -128,4 +173,20 @@ class PictureCritic:
     @property
     def last_look(self) -> tuple[Particles, Tensor] | None:
         """The last look, whose pictures exist even if the reward failed on them."""
-        return self._last
+        last = self._last
+        return None if last.particles is None or last.images is None else (last.particles, last.images)
+
+    @property
+    def last_scores(self) -> Tensor | None:
+        """(N,) what the reward gave for the last look, NaN and all; None if it gave nothing."""
+        return self._last.scores
+
+    @property
+    def last_ranking(self) -> Ranking | None:
+        """The tournament of the last look, for a reward that only compares; else None."""
+        return self._last.ranking
+
+
+def _same(mine: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same numbers in memory."""
+    return mine.data_ptr() == other.data_ptr() and mine.shape == other.shape

@@ -1,7 +1,9 @@
 """What a run costs: counted where it is spent, reserved before it is spent.
 
 1 NFE is one denoiser evaluation for one particle. What guidance adds to it is a property of the sampler and is
-reported beside the NFE, never mixed into it.
+reported beside the NFE, never mixed into it. So are backward passes: one of them is the gradient of one such evaluation
+for one particle. It computes the evaluation again, to keep memory bounded, and then goes back through it; that takes
+about as long as `BACKWARD` evaluations, none of which is an NFE.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from bon_search.errors import BudgetExceeded, SearchError
 
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pipelines import Particles, Sampler
+    from pipelines.sampler import DifferentiableSampler
+
+
+BACKWARD = 3  # evaluations that a backward pass lasts: one repeated, and two for going back
 
 
 @dataclass(frozen=True)
@@ -30,22 +36,35 @@ class Cost:
         rewards: Pictures scored.
         decodes: Latents turned into pictures, counted per particle.
         seconds: Wall time.
+        backwards: Gradients of denoiser evaluations, counted per particle and step.
     """
 
     nfe: float = 0
     rewards: float = 0
     decodes: float = 0
     seconds: float = 0
+    backwards: float = 0
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     @classmethod
     def at_most(
-        cls, *, nfe: float = math.inf, rewards: float = math.inf, decodes: float = math.inf, seconds: float = math.inf
+        cls,
+        *,
+        nfe: float = math.inf,
+        rewards: float = math.inf,
+        decodes: float = math.inf,
+        seconds: float = math.inf,
+        backwards: float = math.inf,
     ) -> Cost:
         """A budget: what is not named is unlimited."""
-        return cls(nfe, rewards, decodes, seconds)
+        return cls(nfe, rewards, decodes, seconds, backwards)
+
+    @property
+    def evaluations(self) -> float:
+        """NFE that last as long as its NFE and backward passes together."""
+        return self.nfe + BACKWARD * self.backwards
 
 
 class Ledger:
@@ -78,7 +97,7 @@ class Ledger:
             BudgetExceeded: The sum would overshoot the budget; the account is unchanged.
             SearchError: A negative amount, which no move costs.
         """
-        if min(cost.nfe, cost.rewards, cost.decodes) < 0:
+        if min(cost.nfe, cost.rewards, cost.decodes, cost.backwards) < 0:
             raise SearchError(f"{cost} is no work; particles advance only to later steps: renoise goes back.")
         after = self.spent + self._timed(cost)
         for field in fields(Cost):
@@ -102,9 +121,9 @@ class Ledger:
         return None if math.isinf(fewest) else max(0, math.floor(fewest))
 
     def _timed(self, cost: Cost) -> Cost:
-        """The cost with the seconds that its NFE will take at the pace so far."""
+        """The cost with the seconds that its evaluations will take at the pace so far."""
         spent = self.spent
-        return cost + Cost(seconds=cost.nfe * spent.seconds / spent.nfe if spent.nfe else 0)
+        return cost + Cost(seconds=cost.evaluations * spent.seconds / spent.evaluations if spent.nfe else 0)
 
 
 class MeteredSampler:
@@ -119,6 +138,7 @@ class MeteredSampler:
         self._sampler = sampler
         self._ledger = ledger
         self._finished = False
+        self._gradients = False
 
     @property
     def stochastic(self) -> bool:
@@ -130,28 +150,49 @@ class MeteredSampler:
         """The steps at which they may part."""
         return self._sampler.stochastic_steps
 
+    def noise_scale(self, step: int) -> float:
+        """The standard deviation of the fresh noise after the step from position `step`; 0 if none."""
+        return self._differentiable.noise_scale(step)
+
+    @property
+    def start_scale(self) -> float:
+        """The standard deviation of the noise that `init` makes."""
+        return self._differentiable.start_scale
+
     def with_grad(self) -> MeteredSampler:
         """The same, whose moves let gradients flow; in the same ledger.
+
+        A move of latents that require a gradient is entered with its backward pass, since the way there decides what
+        the way back will take.
 
         Raises:
             SearchError: The sampler cannot.
         """
-        with_grad = getattr(self._sampler, "with_grad", None)
-        if with_grad is None:
+        other = MeteredSampler(self._differentiable.with_grad(), self._ledger)
+        other._gradients = True
+        return other
+
+    @property
+    def _differentiable(self) -> DifferentiableSampler:
+        if not hasattr(self._sampler, "with_grad"):
             raise SearchError(
                 f"{type(self._sampler).__name__} lets no gradient through, which this search needs; use one without."
             )
-        return MeteredSampler(with_grad(), self._ledger)
+        return cast("DifferentiableSampler", self._sampler)
 
     def init(self, seeds: Sequence[int]) -> Particles:
         """Pure noise for each seed, at step 0; free."""
         return self._sampler.init(seeds)
 
     def advance(self, particles: Particles, to: int) -> Particles:
-        """Denoise to step `to`; (to - step) NFE per particle."""
+        """Denoise to step `to`; (to - step) NFE per particle, and as many backward passes if a gradient will flow."""
+        import torch  # here, since the command line must start without it
+
         self._finished = self._finished or to == self.steps
         self._ledger.kept_back = Cost() if self._finished else Cost(nfe=self.steps - to, rewards=1, decodes=1)
-        self._pay(Cost(nfe=len(particles) * (to - particles.step)), particles)
+        nfe = len(particles) * (to - particles.step)
+        back = self._gradients and torch.is_grad_enabled() and particles.latents.requires_grad
+        self._pay(Cost(nfe=nfe, backwards=nfe if back else 0), particles)
         return self._sampler.advance(particles, to)
 
     def renoise(self, particles: Particles, to: int, seed: int) -> Particles:
@@ -167,5 +208,5 @@ class MeteredSampler:
         try:
             self._ledger.reserve(cost)
         except BudgetExceeded as refused:
-            refused.particles = particles
+            refused.particles = particles.detach()
             raise

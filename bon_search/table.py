@@ -38,6 +38,7 @@ BUILT_IN = {
     "best_of_n": "bon_search.searches.best_of_n",
     "best_of_n_until": "bon_search.searches.stopping",
     "halving": "bon_search.searches.halving",
+    "pandora": "bon_search.searches.pandora",
     "smc": "bon_search.searches.smc",
     "fk": "bon_search.searches.presets",
     "das": "bon_search.searches.presets",
@@ -51,8 +52,13 @@ BUILT_IN = {
     "search_over_paths": "bon_search.searches.paths",
     "epsilon_greedy": "bon_search.searches.epsilon_greedy",
     "evolutionary": "bon_search.searches.evolutionary",
+    "reno": "bon_search.searches.reno",
+    "dno": "bon_search.searches.dno",
+    "das_gradient": "bon_search.searches.das_gradient",
+    "psi": "bon_search.searches.psi",
 }
 SET_BY_THE_RUN = frozenset({"sampler", "critic", "n", "seed", "batch_size"})
+COUNTED = ("nfe", "rewards", "decodes", "backwards")  # what a formula tells of a cost
 MOST = 1 << 20  # candidates that a budget may start
 
 
@@ -117,11 +123,10 @@ class Entry:
         Raises:
             SearchError: The budget limits neither NFE nor rewards nor decodes.
         """
-        limits = (budget.nfe, budget.rewards, budget.decodes)
 
         def fits(n: int) -> bool:
             cost = self.cost(n, steps, options)
-            return all(a <= b for a, b in zip((cost.nfe, cost.rewards, cost.decodes), limits, strict=True))
+            return all(getattr(cost, name) <= getattr(budget, name) for name in COUNTED)
 
         most = 1
         while most < MOST and fits(2 * most):
@@ -145,6 +150,17 @@ class Entry:
                 raise SearchError(f"The search {self.name} has no option {name!r}{hint}")
         return dict(options)
 
+    def complete(self, options: Mapping[str, object]) -> dict[str, object]:
+        """The options, checked, with all among them that have no default.
+
+        Raises:
+            SearchError: It has no such option, or one is missing.
+        """
+        for name, parameter in self.options.items():
+            if parameter.default is inspect.Parameter.empty and name not in options:
+                raise SearchError(f"The search {self.name} needs its option {name!r}: add -o {name}=VALUE.")
+        return self.checked(options)
+
     def parse(self, settings: Sequence[str]) -> dict[str, object]:
         """Options from the command line, each `name=value`.
 
@@ -159,7 +175,7 @@ class Entry:
             if not equals:
                 raise SearchError(f"-o {setting} sets nothing; write an option and its value, as in -o name=value.")
             options |= self.checked({name.strip().replace("-", "_"): text.strip()})
-        return {name: self._value(name, text) for name, text in options.items()}
+        return {name: self._value(name, text) for name, text in self.complete(options).items()}
 
     def _value(self, name: str, text: Any) -> object:  # noqa: ANN401
         default = self.options[name].default

@@ -105,6 +105,11 @@ class DiffusersSampler:
             self._stochastic_steps = stochastic_steps(self._pipe, self._begun(), self.eta)
         return self._stochastic_steps
 
+    @property
+    def start_scale(self) -> float:
+        """The standard deviation of the noise that `init` makes: what the scheduler asks for, where it asks."""
+        return float(self._begun().init_noise_sigma) if hasattr(self._scheduler, "init_noise_sigma") else 1.0
+
     def noise_scale(self, step: int) -> float:
         """The standard deviation of the fresh noise in the latents after the step from position `step`; 0 if none.
 

@@ -91,6 +91,11 @@ class GaussianMixtureSampler:
         drawn = [step for step in range(self.steps - 1) if self.eta.acts(step)]
         return range(drawn[0], drawn[-1] + 1) if drawn else range(0)
 
+    @property
+    def start_scale(self) -> float:
+        """The standard deviation of the noise that `init` makes: 1."""
+        return 1.0
+
     def noise_scale(self, step: int) -> float:
         """The standard deviation of the fresh noise in the latents after the step from position `step`; 0 if none.
 

@@ -36,6 +36,10 @@ class SolverMemory:
         """The memory of the particles in `order`, an integer tensor (M,)."""
         return SolverMemory(_map(lambda tensors: tensors[0][order.to(tensors[0].device)], [self.state]))
 
+    def detach(self) -> "SolverMemory":
+        """The same numbers, from which no gradient flows back."""
+        return SolverMemory(_map(lambda tensors: tensors[0].detach(), [self.state]))
+
     @staticmethod
     def cat(memories: Sequence["SolverMemory"]) -> "SolverMemory":
         """Join memories of populations at the same step, along N.
@@ -132,6 +136,11 @@ class Particles:
             given.add(stream)
             seen.add(stream)
         return replace(chosen, streams=tuple(fresh))
+
+    def detach(self) -> "Particles":
+        """The same numbers, from which no gradient flows back; the latents share their storage."""
+        x0 = None if self.x0 is None else self.x0.detach()
+        return replace(self, latents=self.latents.detach(), x0=x0, memory=self.memory.detach())
 
     @staticmethod
     def cat(populations: Sequence["Particles"]) -> "Particles":

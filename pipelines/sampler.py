@@ -51,6 +51,11 @@ class DifferentiableSampler(Sampler, Protocol):
         """The same sampler, whose `advance` and `decode` let gradients flow from pictures back to latents."""
         ...
 
+    @property
+    def start_scale(self) -> float:
+        """The standard deviation of the noise that `init` makes; times a standard normal it is such noise."""
+        ...
+
     def noise_scale(self, step: int) -> float:
         """The standard deviation of the fresh noise in the latents after the step from position `step`; 0 if none.
 

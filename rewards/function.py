@@ -20,6 +20,11 @@ class FunctionReward:
     name: str
     absolute = True
 
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradients reach the pictures: what the function says of itself by an attribute of this name."""
+        return getattr(self.function, "differentiable", False) is True
+
     def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
         """Scores of N pictures, (N,)."""
         pictures = as_images(images)

@@ -27,6 +27,7 @@ class PixelReward:
     name: str
     measure: Callable[[Images], Tensor]
     absolute: bool = True
+    differentiable: bool = True
 
     def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
         """Scores of N pictures, (N,) float32; the prompts are only counted."""

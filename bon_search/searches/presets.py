@@ -1,5 +1,7 @@
 """Published particle methods as settings of `smc`, without their gradients and without their defects.
 
+DAS as published, with the reward's gradient, is the search `das_gradient`; `das` here suits any reward.
+
     method   tempering    potential    resampler   resamples         reference
     fk       constant     maximum      ssp         ESS below n / 2   Singhal et al., arXiv 2501.06848
     das      increasing   difference   ssp         ESS below n / 2   Kim et al., arXiv 2501.05803
@@ -45,7 +47,7 @@ def fk(
 def das(
     sampler: Sampler, critic: Critic, *, n: int, strength: float = 5.0, looks: Looks = None, seed: int = 0
 ) -> Iterator[SmcScored]:
-    """DAS without gradients: resample by a tilt that grows with the steps."""
+    """DAS without gradients (with them: das_gradient): resample by a tilt that grows with the steps."""
     return smc(
         sampler, critic, n=n, looks=looks, strength=strength, tempering="increasing", potential="difference", seed=seed
     )

@@ -55,7 +55,7 @@ def test_no_move_gives_anything_back() -> None:
 
 
 def test_an_unnamed_limit_is_none() -> None:
-    assert Cost.at_most(nfe=3) == Cost(3, math.inf, math.inf, math.inf)
+    assert Cost.at_most(nfe=3) == Cost(3, math.inf, math.inf, math.inf, math.inf)
 
 
 def test_the_metered_sampler_counts_what_the_formula_says_and_changes_nothing() -> None:
