@@ -1,8 +1,8 @@
 """What exact shortcuts save: a published-layout Phi checkpoint through `load_reward`, against the straightforward path.
 
 The model is random, of the architecture of Phi-3.5-vision: language model of width 768 and 12 layers, vision tower of
-12 layers and a third of that width, as in the release (--vision-width 768 for another split), float32; the vocabulary of
-32,064 and the rank 128 of the adapters are the release's. The straightforward path is transformers' own modules on the
+12 layers and a third of that width, as in the release (--vision-width 768 for another split), float32; vocabulary
+(32,064 words) and rank of the adapters (128) are the release's. The straightforward path is transformers' own modules on the
 same weights, as the published code uses them: one picture and one prompt at a time, crops filled up with zeros to
 --num-crops, all layers of the tower, adapters as side branches, all positions of all layers with hidden states, cache
 and logits kept, SkipCA for every position, each perspective from scratch. Both must agree. Ours are the library's

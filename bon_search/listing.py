@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from inspect import Parameter
+
 from bon_search.references import PAPERS
 from bon_search.table import load_search, search_names
 
@@ -22,9 +24,13 @@ def bibtex(search: str) -> str:
 
 def _described(name: str) -> str:
     entry = load_search(name)
-    options = "  ".join(f"{option}={parameter.default}" for option, parameter in entry.options.items())
+    options = "  ".join(f"{option}={_default(parameter)}" for option, parameter in entry.options.items())
     lines = [entry.summary, f"cost: {entry.formula}", f"papers: {', '.join(entry.references)}"]
     return "\n    ".join([name, *lines, *([f"-o {options}"] if options else [])])
+
+
+def _default(parameter: Parameter) -> object:
+    return "(needed)" if parameter.default is Parameter.empty else parameter.default
 
 
 def _entry(reference: str) -> str:

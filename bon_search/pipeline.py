@@ -15,7 +15,7 @@ from bon_search.run import Run
 from bon_search.versions import versions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from bon_search.recipe import Remake
     from pipelines import DiffusersSampler
@@ -152,29 +152,48 @@ class BestOfNPipeline:
         run.only = remake.seed
         return run
 
-    def _begin(self, prompt: str, plan: Plan, arguments: dict[str, Any]) -> Run:
-        from pipelines import batch_invariant
+    def problem(
+        self, prompt: str, *, steps: int | None = None, on_nfe: Callable[[int], object] | None = None, **call: Setting
+    ) -> tuple[MeteredSampler, PictureCritic]:
+        """What a search starts from: a sampler bound to the prompt, and its critic; for searches of one's own.
 
-        if not prompt.strip():
-            raise SearchError("The prompt is empty; say what the picture should show.")
+        Args:
+            prompt: What the picture should show.
+            steps: Denoising steps; the model's default when None.
+            on_nfe: Called with the number of NFE just done.
+            **call: Further arguments of the pipeline's own call.
+        """
+        steps, arguments = self._arguments(steps, call)
+        sampler = self._sampler(prompt, steps, arguments)
+        sampler.on_nfe = on_nfe or sampler.on_nfe
+        return self._metered(sampler, Ledger())
+
+    def _begin(self, prompt: str, plan: Plan, arguments: dict[str, Any]) -> Run:
         sampler = self._sampler(prompt, plan.steps, arguments)
         if plan.entry.branches and "eta" not in arguments and not sampler.stochastic:
             arguments["eta"] = ETA
             sampler = self._sampler(prompt, plan.steps, arguments)
         sampler.on_nfe = lambda nfe: run.on_nfe(nfe)
         ledger = Ledger(plan.budget)
-        metered = MeteredSampler(sampler, ledger)
-        alone = self.batch_invariant and self.reward.absolute
-        critic = PictureCritic(metered, self.reward, prompt, ledger, batch_invariant if alone else None)
+        metered, critic = self._metered(sampler, ledger)
         group = self.batch_size if self.reward.absolute else None  # scores that compare need all candidates at once
         recipe = self._recipe(prompt, plan, arguments)
         looks = plan.start(metered, critic, group)
         run = Run(looks, critic, ledger, recipe, lambda: sampler.evaluations_per_nfe, plan.cost)
         return run
 
+    def _metered(self, sampler: DiffusersSampler, ledger: Ledger) -> tuple[MeteredSampler, PictureCritic]:
+        from pipelines import batch_invariant
+
+        metered = MeteredSampler(sampler, ledger)
+        alone = self.batch_invariant and self.reward.absolute
+        return metered, PictureCritic(metered, self.reward, sampler.prompt, ledger, batch_invariant if alone else None)
+
     def _sampler(self, prompt: str, steps: int, call: dict[str, Any]) -> DiffusersSampler:
         from pipelines import DiffusersSampler
 
+        if not prompt.strip():
+            raise SearchError("The prompt is empty; say what the picture should show.")
         return DiffusersSampler(
             self.pipe,
             steps=steps,

@@ -83,7 +83,7 @@ def make_plan(
     """
     budget = budget or Cost.at_most()
     entry = load_search(search)
-    plan = Plan(entry, USUAL if n is None else n, seed, entry.checked(options), steps, budget)
+    plan = Plan(entry, USUAL if n is None else n, seed, entry.complete(options), steps, budget)
     if min(budget.nfe / steps, budget.rewards, budget.decodes) < 1:
         raise SearchError(
             f"One candidate costs {steps} NFE, a decode and a reward call, which this budget does not pay for; "

@@ -155,4 +155,16 @@ PAPERS = {
         "Evaluating Text-to-Visual Generation with Image-to-Text Generation",
         2024,
     ),
+    "Weitzman, Optimal search for the best alternative, 1979": Paper(
+        "weitzman1979optimal", "Weitzman, Martin L.", "Optimal Search for the Best Alternative", 1979
+    ),
+    "Dumitriu, Tetali and Winkler, On playing golf with two balls, 2003": Paper(
+        "dumitriu2003playing",
+        "Dumitriu, Ioana and Tetali, Prasad and Winkler, Peter",
+        "On Playing Golf with Two Balls",
+        2003,
+    ),
+    "Rényi, On the theory of order statistics, 1953": Paper(
+        "renyi1953theory", "R{\\'e}nyi, Alfr{\\'e}d", "On the Theory of Order Statistics", 1953
+    ),
 }

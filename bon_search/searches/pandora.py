@@ -48,10 +48,10 @@ def pandora(
     n: int,
     forecast: Forecast | str | Path,
     price: float | None = None,
-    batch_size: int | None = None,
+    width: int = 4,
     seed: int = 0,
 ) -> Iterator[Scored]:
-    """Take the most promising candidates on, look by look, until none is worth its price; cost: at most `cost`.
+    """Take the most promising candidates on, look by look, until none is worth its price.
 
     Args:
         sampler: Any; a deterministic one is best.
@@ -60,7 +60,7 @@ def pandora(
         forecast: Of this model and reward, or the file of one.
         price: What one denoiser step must be expected to add to the best score, in deviations of the reward within a
             prompt; the forecast's when None.
-        batch_size: Candidates that move together; 1 when None.
+        width: Candidates that move together at most; 1 chooses best, more fill a batch.
         seed: As above.
 
     Yields:
@@ -72,11 +72,10 @@ def pandora(
     """
     known = _forecast(forecast)
     value = known.price if price is None else price
-    width = 1 if batch_size is None else batch_size
     if not 0 < value < math.inf:
         raise SearchError(f"price = {value} is none; give what a step must add, above 0, such as {known.price:.2g}.")
     if width < 1:
-        raise SearchError(f"batch_size = {width} moves no candidate; give at least 1.")
+        raise SearchError(f"width = {width} moves no candidate; give at least 1.")
     if not getattr(critic, "absolute", True):
         raise SearchError(
             "This search compares scores of different moves, but this critic's reward only ranks the candidates of "

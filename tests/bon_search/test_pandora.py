@@ -54,26 +54,26 @@ def forecast() -> Forecast:
     return fit(measured())
 
 
-@pytest.mark.parametrize("batch_size", [None, 3])
+@pytest.mark.parametrize("width", [1, 3])
 @pytest.mark.parametrize("price", [0.03, 0.004])
-def test_the_search_does_what_its_replay_says(forecast: Forecast, batch_size: int | None, price: float) -> None:
+def test_the_search_does_what_its_replay_says(forecast: Forecast, width: int, price: float) -> None:
     previews, order = measured(), torch.arange(N)[None].expand(PROMPTS, -1)
-    foretold = replay_in_order(forecast, previews, order, price=price, batch_size=batch_size or 1)
+    foretold = replay_in_order(forecast, previews, order, price=price, batch_size=width)
     for k in range(PROMPTS):
         sampler = prompt(k)
-        looks = list(pandora(sampler, height, n=N, forecast=forecast, price=price, batch_size=batch_size, seed=1000))
+        looks = list(pandora(sampler, height, n=N, forecast=forecast, price=price, width=width, seed=1000))
         finished = [look.scores.max() for look in looks if look.particles.step == STEPS]
         assert float(max(finished)) == pytest.approx(float(foretold.score[k]), abs=1e-6)
         assert sampler.nfe + 0.2 * sum(len(look.scores) for look in looks) == pytest.approx(float(foretold.cost[k]))
         assert len({stream for look in looks for stream in look.particles.streams}) == int(foretold.started[k])
-        assert max(len(look.scores) for look in looks) <= (batch_size or 1)
+        assert max(len(look.scores) for look in looks) <= width
 
 
 def test_the_ledger_and_a_counting_denoiser_agree_below_the_bound(forecast: Forecast) -> None:
     sampler, ledger = prompt(3), Ledger()
     metered = MeteredSampler(sampler, ledger)
     critic = PictureCritic(metered, Brightness(), "a point", ledger)
-    looks = list(pandora(metered, critic, n=6, forecast=forecast, batch_size=2))
+    looks = list(pandora(metered, critic, n=6, forecast=forecast, width=2))
     spent, most = ledger.spent, cost(6, STEPS, forecast)
     assert (most.nfe, most.rewards, most.decodes) == (60, 18, 18)
     assert spent.nfe == sampler.nfe <= most.nfe
@@ -90,7 +90,7 @@ def test_nothing_is_left_out_when_steps_are_free(forecast: Forecast) -> None:
 
 def test_candidates_stay_what_they_are_and_the_file_will_do(forecast: Forecast, tmp_path: Path) -> None:
     forecast.save(tmp_path / "forecast.json")
-    looks = list(pandora(prompt(2), height, n=8, forecast=tmp_path / "forecast.json", seed=40, batch_size=4))
+    looks = list(pandora(prompt(2), height, n=8, forecast=tmp_path / "forecast.json", seed=40))
     for look in looks:
         alone = prompt(2).advance(prompt(2).init(look.particles.streams), to=look.particles.step)
         torch.testing.assert_close(look.particles.latents, alone.latents)
@@ -118,8 +118,8 @@ def test_what_cannot_be_searched_is_refused(forecast: Forecast) -> None:
     for price in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(SearchError, match="price"):
             start(price=price)
-    with pytest.raises(SearchError, match="batch_size"):
-        start(batch_size=0)
+    with pytest.raises(SearchError, match="width"):
+        start(width=0)
     with pytest.raises(SearchError, match="only ranks"):
         start(Ranking())
     with pytest.raises(SearchError, match="no candidate"):

@@ -10,15 +10,17 @@ from bon_search.listing import bibtex, listing
 from bon_search.table import load_search, search_names
 
 STEPS = 20
+NEEDED = {"pandora": {"forecast": "flux_pick_score"}}  # options without a default
 
 
 @pytest.mark.parametrize("name", search_names())
 def test_every_search_says_what_it_does_what_it_costs_and_who_found_it(name: str) -> None:
     entry = load_search(name)
+    options = NEEDED.get(name, {})
     assert entry.summary.endswith(".")
     assert entry.formula
     assert entry.references
-    cost = entry.cost(4, STEPS, {})
+    cost = entry.cost(4, STEPS, options)
     assert cost.nfe >= STEPS
     assert cost.seconds == 0
 
@@ -26,11 +28,11 @@ def test_every_search_says_what_it_does_what_it_costs_and_who_found_it(name: str
 @pytest.mark.parametrize("name", search_names())
 @given(nfe=st.integers(STEPS, 4000))
 def test_a_budget_starts_as_many_as_it_pays_for_and_not_one_more(name: str, nfe: int) -> None:
-    entry = load_search(name)
-    n = entry.starts(Cost.at_most(nfe=nfe), STEPS, {})
+    entry, options = load_search(name), NEEDED.get(name, {})
+    n = entry.starts(Cost.at_most(nfe=nfe), STEPS, options)
     assert n >= 1
-    assert n == 1 or entry.cost(n, STEPS, {}).nfe <= nfe
-    assert entry.cost(n + 1, STEPS, {}).nfe > nfe
+    assert n == 1 or entry.cost(n, STEPS, options).nfe <= nfe
+    assert entry.cost(n + 1, STEPS, options).nfe > nfe
 
 
 def test_a_budget_of_time_says_nothing_about_numbers() -> None:
@@ -72,3 +74,13 @@ def test_the_listing_names_all_and_bibtex_is_whole() -> None:
     assert entry.startswith("@misc{ma2025inference,")
     assert entry.count("{") == entry.count("}")
     assert entry.count("=") == 4
+
+
+def test_an_option_without_a_default_is_asked_for() -> None:
+    assert NEEDED.keys() == {name for name in search_names() if _required(name)}
+    with pytest.raises(SearchError, match="needs its option 'forecast'"):
+        load_search("pandora").parse(["price=0.1"])
+
+
+def _required(name: str) -> list[str]:
+    return [option for option, p in load_search(name).options.items() if p.default is p.empty]
