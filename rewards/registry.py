@@ -30,6 +30,7 @@ BUILT_IN = {
     "hpsv3": "rewards.hpsv3:load_hpsv3",
     "imagereward": "rewards.imagereward:load_imagereward",
     "jpeg": "rewards.jpeg:load_jpeg",
+    "judge": "rewards.judge:load_judge",
     "llava-reward": "rewards.llava.reward:load_llava_reward",
     "mps": "rewards.mps:load_mps",
     "ocr": "rewards.ocr:load_ocr",
