@@ -74,6 +74,12 @@ class PictureCritic:
         self._last = _Look()
         self._gradients = False
 
+    def through(self, sampler: Sampler) -> PictureCritic:
+        """The same reward and prompt for particles of another sampler, which decodes."""
+        other = copy.copy(self)
+        other.sampler, other._last = sampler, _Look()
+        return other
+
     def with_grad(self) -> PictureCritic:
         """The same, whose scores carry a gradient of the particles; what it sees is the last look of both.
 

@@ -159,6 +159,17 @@ class MeteredSampler:
         """The standard deviation of the noise that `init` makes."""
         return self._differentiable.start_scale
 
+    def with_steps(self, steps: int) -> MeteredSampler:
+        """The same in another number of steps; in the same ledger.
+
+        Raises:
+            SearchError: The sampler cannot.
+        """
+        with_steps = getattr(self._sampler, "with_steps", None)
+        if with_steps is None:
+            raise SearchError(f"{type(self._sampler).__name__} makes no drafts; use halving or best_of_n.")
+        return MeteredSampler(with_steps(steps), self._ledger)
+
     def with_grad(self) -> MeteredSampler:
         """The same, whose moves let gradients flow; in the same ledger.
 

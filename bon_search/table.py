@@ -38,6 +38,7 @@ BUILT_IN = {
     "best_of_n": "bon_search.searches.best_of_n",
     "best_of_n_until": "bon_search.searches.stopping",
     "halving": "bon_search.searches.halving",
+    "draft": "bon_search.searches.draft",
     "pandora": "bon_search.searches.pandora",
     "smc": "bon_search.searches.smc",
     "fk": "bon_search.searches.presets",

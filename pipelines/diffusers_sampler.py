@@ -159,6 +159,15 @@ class DiffusersSampler:
             other._batches = MicroBatches(1)
         return other
 
+    def with_steps(self, steps: int) -> "DiffusersSampler":
+        """The same model, prompt and options in another number of steps; a window of eta becomes the whole run."""
+        if steps < 1:
+            raise PipelineError(f"`steps` must be at least 1, but is {steps}.")
+        other = copy.copy(self)
+        other.steps, other.eta = steps, Eta(self.eta.value, kind=self.eta.kind)
+        other._fresh, other._stochastic_steps = None, None
+        return other
+
     def init(self, seeds: Sequence[int]) -> Particles:
         """Pure noise at step 0, as the stock pipeline draws it for each seed; 0 NFE.
 

@@ -107,6 +107,11 @@ class GaussianMixtureSampler:
         now, then = self.levels[self._position(step)], self.levels[self._position(step + 1)]
         return float(self.eta.scale(now, then)) if self.eta.acts(step) else 0.0
 
+    def with_steps(self, steps: int) -> GaussianMixtureSampler:
+        """The same law in another number of steps; a window of eta becomes the whole run."""
+        law, eta = self.law, Eta(self.eta.value, kind=self.eta.kind)
+        return GaussianMixtureSampler(law.means, law.scales, law.log_weights.exp(), steps, eta=eta, exact=self.exact)
+
     def with_grad(self) -> GaussianMixtureSampler:
         """This sampler: gradients always flow through its `advance` and `decode`."""
         return self

@@ -25,6 +25,47 @@ if TYPE_CHECKING:
     from pipelines.sampler import Sampler
 
 __references__ = ("arXiv:2501.09732",)
+__cost__ = "n·draft_steps + keep·n·K NFE, (1 + keep)·n scores"
+DRAFT = 0.3  # share of the steps of a draft, unless told otherwise
+
+
+def draft(
+    sampler: Sampler, critic: Critic, *, n: int, draft_steps: int | None = None, keep: float = 0.25, seed: int = 0
+) -> Iterator[Scored]:
+    """Draft n candidates in few steps, and make the best `keep` of them again in full.
+
+    Args:
+        sampler: One with `with_steps`.
+        critic: Judges drafts as well as finished candidates.
+        n: Drafts; draft k starts from seed + k, as its full run does.
+        draft_steps: Of a draft; 30 % of the steps when None.
+        keep: Share of the drafts that is made again, above 0 and up to 1; rounded up.
+        seed: As above.
+
+    Yields:
+        The finished candidates.
+
+    Raises:
+        SearchError: A number out of range, a draft as long as the full run, or a sampler that makes no drafts.
+    """
+    with_steps = getattr(sampler, "with_steps", None)
+    if with_steps is None:
+        raise SearchError(f"{type(sampler).__name__} makes no drafts; use halving or best_of_n.")
+    shorter = with_steps(_draft_steps(sampler.steps, draft_steps))
+    through = getattr(critic, "through", None)
+    looks = draft_then_refine(
+        sampler, critic, n=n, draft=shorter, draft_critic=through(shorter) if through else critic, keep=keep, seed=seed
+    )
+    return (look for look in looks if look.particles.step == sampler.steps)
+
+
+def draft_cost(n: int, steps: int, draft_steps: int | None = None, keep: float = 0.25) -> Cost:
+    """What `draft` spends, exactly."""
+    return cost(n, steps, _draft_steps(steps, draft_steps), keep)
+
+
+def _draft_steps(steps: int, draft_steps: int | None) -> int:
+    return max(1, round(DRAFT * steps)) if draft_steps is None else draft_steps
 
 
 def draft_then_refine(

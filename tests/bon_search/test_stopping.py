@@ -11,7 +11,7 @@ from bon_search.critic import PictureCritic
 from bon_search.errors import SearchError
 from bon_search.ledger import Ledger, MeteredSampler
 from bon_search.searches.best_of_n import best_of_n
-from bon_search.searches.draft import cost, draft_then_refine
+from bon_search.searches.draft import cost, draft, draft_cost, draft_then_refine
 from bon_search.searches.stopping import best_of_n_until, expected_gain
 from pipelines.particles import Particles
 from tests.bon_search.toy import Brightness, first_coordinate, standard_normal
@@ -96,15 +96,27 @@ def test_a_reward_that_only_ranks_cannot_stop_a_run() -> None:
 def test_the_seeds_of_the_best_drafts_are_run_in_full_at_the_stated_cost() -> None:
     """On one Gaussian a draft is a multiple of the full run, so that the winner is found for certain."""
     ledger = Ledger()
-    full, draft = (MeteredSampler(standard_normal(steps), ledger) for steps in (12, 3))
-    critics = [PictureCritic(sampler, Brightness(), "a point", ledger) for sampler in (full, draft)]
-    drafts, end = draft_then_refine(full, critics[0], n=10, draft=draft, draft_critic=critics[1], seed=7)
+    full, few = (MeteredSampler(standard_normal(steps), ledger) for steps in (12, 3))
+    critics = [PictureCritic(sampler, Brightness(), "a point", ledger) for sampler in (full, few)]
+    drafts, end = draft_then_refine(full, critics[0], n=10, draft=few, draft_critic=critics[1], seed=7)
     assert (len(drafts.particles), len(end.particles)) == (10, 3)
     whole = next(best_of_n(standard_normal(12), first_coordinate, n=10, seed=7))
     assert set(end.particles.streams) == {7 + k for k in whole.scores.argsort(descending=True)[:3].tolist()}
     spent, planned = ledger.spent, cost(10, 12, 3)
     assert (spent.nfe, spent.rewards, spent.decodes) == (planned.nfe, planned.rewards, planned.decodes)
     assert spent.nfe == 10 * 3 + 3 * 12
+
+
+def test_the_search_by_name_makes_its_own_drafts() -> None:
+    ledger = Ledger()
+    sampler = MeteredSampler(standard_normal(12), ledger)
+    critic = PictureCritic(sampler, Brightness(), "a point", ledger)
+    (end,) = draft(sampler, critic, n=10, draft_steps=3, seed=7)
+    whole = next(best_of_n(standard_normal(12), first_coordinate, n=10, seed=7))
+    assert set(end.particles.streams) == {7 + k for k in whole.scores.argsort(descending=True)[:3].tolist()}
+    spent, planned = ledger.spent, draft_cost(10, 12, 3)
+    assert (spent.nfe, spent.rewards, spent.decodes) == (planned.nfe, planned.rewards, planned.decodes)
+    assert draft_cost(10, 20).nfe == 10 * 6 + 3 * 20
 
 
 @pytest.mark.parametrize(("steps", "keep", "cure"), [(4, 0.5, "fewer"), (2, 0.0, "above 0"), (2, 1.5, "up to 1")])
