@@ -33,6 +33,7 @@ BUILT_IN = {
     "judge": "rewards.judge:load_judge",
     "llava-reward": "rewards.llava.reward:load_llava_reward",
     "mps": "rewards.mps:load_mps",
+    "nsfw": "rewards.nsfw:load_nsfw",
     "ocr": "rewards.ocr:load_ocr",
     "pickscore": "rewards.pickscore:load_pickscore",
     "pixels": "rewards.pixels:load_pixels",
