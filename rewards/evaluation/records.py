@@ -4,7 +4,8 @@ The toolkit's own files have the fields that training reads (`rewards.training.r
 
     rating      of a picture instead of, or beside, its label: a number, higher is better
     category    of a pair or a picture, for tables
-    group       candidates of one group were rated together; the prompt if there is none
+    group       candidates of one group were rated together; the prompt if there is none, and a picture without
+                either is a group of its own
 """
 
 import math
@@ -14,7 +15,7 @@ from itertools import combinations
 from pathlib import Path
 
 from rewards.errors import RewardError
-from rewards.training.records import Fault, Pair, Row, Side, Single, record_of, rows
+from rewards.training.records import Fault, Pair, Row, Side, record_of, rows
 
 
 class DataError(RewardError):
@@ -132,12 +133,12 @@ def own_record(row: Row, where: str, images: Path) -> Preference | Opinion | Fau
         return record
     category = str(row.get("category") or "")
     if isinstance(record, Pair):
-        return Preference(record, category, str(row.get("group") or record.chosen.prompt))
+        return Preference(record, category, str(row.get("group") or record.chosen.prompt or where))
     rating = rating_of(row.get("rating"))
     if rating is not None and math.isnan(rating):
         return Fault(where, f"rating is {row['rating']!r}; expected a number")
     positive = None if unlabelled else record.label >= 0.5
-    return Opinion(record.side, positive, rating, category, str(row.get("group") or record.side.prompt))
+    return Opinion(record.side, positive, rating, category, str(row.get("group") or record.side.prompt or where))
 
 
 def rating_of(value: object) -> float | None:
