@@ -26,6 +26,7 @@ GROUP = "bon_search.rewards"
 BUILT_IN = {
     "aesthetic": "rewards.aesthetic:load_aesthetic",
     "clipscore": "rewards.clipscore:load_clipscore",
+    "geneval": "rewards.geneval:load_geneval",
     "hpsv2": "rewards.hpsv2:load_hpsv2",
     "hpsv3": "rewards.hpsv3:load_hpsv3",
     "imagereward": "rewards.imagereward:load_imagereward",
