@@ -143,6 +143,7 @@ def _load(arguments: argparse.Namespace, remake: Remake | None) -> BestOfNPipeli
             dtype=arguments.dtype if recipe is None or arguments.dtype != "auto" else recipe.dtype,
             offload=arguments.offload,
             lora=arguments.lora or (recipe.lora if recipe else None),
+            preview_decoder=arguments.preview_decoder or (recipe.preview_decoder if recipe else None),
         )
     for warning in warned:
         _say(f"warning: {warning.message}")

@@ -38,6 +38,7 @@ def parser() -> Parser:
     how.add_argument("--calibration", type=Path, metavar="FILE", help="deviations of the rewards of a sum")
     how.add_argument("--held-out", action="append", metavar="REWARD", help="a reward that only gives its opinion")
     how.add_argument("--lora", metavar="PATH", help="LoRA weights on top of the model")
+    how.add_argument("--preview-decoder", metavar="NAME", help="a tiny decoder (TAESD) for unfinished candidates")
     how.add_argument("--scheduler", metavar="NAME", help="another scheduler, for example euler or dpm++")
     how.add_argument("--steps", type=positive, help="denoising steps (default: the model's)")
     how.add_argument("--guidance", type=finite, metavar="SCALE", help="guidance scale (default: the model's)")

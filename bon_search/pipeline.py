@@ -17,6 +17,8 @@ from bon_search.versions import versions
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    import torch
+
     from bon_search.recipe import Remake
     from pipelines import DiffusersSampler
     from rewards import Reward
@@ -36,6 +38,7 @@ class BestOfNPipeline:
         batch_invariant: Compute each candidate's numbers independently of its company, so that batch size cannot
             change a picture by a bit. None: on the CPU, where it costs little; elsewhere only on request.
         lora: What `load_pipeline` was given, for the recipe.
+        preview_decoder: A small decoder for unfinished candidates, by folder or hub id (`load_preview_decoder`).
 
     Raises:
         SearchError: batch_size is not positive, or the reward is none.
@@ -50,6 +53,7 @@ class BestOfNPipeline:
         batch_size: int = BATCH,
         batch_invariant: bool | None = None,
         lora: str | None = None,
+        preview_decoder: str | None = None,
     ) -> None:
         if batch_size < 1:
             raise SearchError(f"batch_size = {batch_size} leaves no candidate per model call; give at least 1.")
@@ -61,6 +65,7 @@ class BestOfNPipeline:
         self.batch_size = batch_size
         self.batch_invariant = pipe.device.type == "cpu" if batch_invariant is None else batch_invariant
         self.lora = lora
+        self.preview_decoder = preview_decoder
 
     @classmethod
     def from_pretrained(
@@ -70,6 +75,7 @@ class BestOfNPipeline:
         reward: Reward | str = "llava-reward",
         batch_size: int = BATCH,
         batch_invariant: bool | None = None,
+        preview_decoder: str | None = None,
         **loading: Any,
     ) -> Self:
         """Load a model and a reward by name.
@@ -79,13 +85,21 @@ class BestOfNPipeline:
             reward: As in the constructor.
             batch_size: As in the constructor.
             batch_invariant: As in the constructor.
+            preview_decoder: As in the constructor.
             **loading: Options of `pipelines.load_pipeline` (device, dtype, offload, lora, …).
         """
         from pipelines import load_pipeline
 
         pipe = load_pipeline(name, **loading)
-        lora = loading.get("lora")
-        return cls(pipe, reward, model=name, batch_size=batch_size, batch_invariant=batch_invariant, lora=lora)
+        return cls(
+            pipe,
+            reward,
+            model=name,
+            batch_size=batch_size,
+            batch_invariant=batch_invariant,
+            lora=loading.get("lora"),
+            preview_decoder=preview_decoder,
+        )
 
     def __call__(
         self,
@@ -200,8 +214,15 @@ class BestOfNPipeline:
             prompt=prompt,
             batch_size=self.batch_size,
             batch_invariant=self.batch_invariant,
+            preview_decoder=self._preview_decoder,
             **call,
         )
+
+    @cached_property
+    def _preview_decoder(self) -> torch.nn.Module | None:
+        from pipelines import load_preview_decoder
+
+        return load_preview_decoder(self.preview_decoder, self.pipe) if self.preview_decoder else None
 
     @cached_property
     def _revision(self) -> str:
@@ -242,6 +263,7 @@ class BestOfNPipeline:
             references=list(plan.entry.references),
             batch_invariant=self.batch_invariant,
             lora=self.lora,
+            preview_decoder=self.preview_decoder,
             dtype=str(self.pipe.dtype).removeprefix("torch."),
             device=str(self.pipe.device),
             versions=versions(),

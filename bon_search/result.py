@@ -75,6 +75,7 @@ class Recipe:
         versions: Versions of the libraries that took part.
         options: What was set of the search.
         budget: Limits of the run: nfe, rewards, decodes or seconds.
+        preview_decoder: Small decoder of unfinished candidates, if any.
         endless: Whether the search was repeated with fresh seeds until the budget ended it.
         references: Papers of the search, such as "arXiv:2501.09732".
     """
@@ -99,6 +100,7 @@ class Recipe:
     scheduler_config: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     budget: dict[str, float] = field(default_factory=dict)
+    preview_decoder: str | None = None
     endless: bool = False
     references: list[str] = field(default_factory=list)
 

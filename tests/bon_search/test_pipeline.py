@@ -110,3 +110,20 @@ def test_arguments_that_json_does_not_know_can_be_saved(pipe: BestOfNPipeline, t
     out = pipe(PROMPT, n=1, steps=2, guidance_scale=np.float32(3.5))  # type: ignore[arg-type]
     assert out.recipe.call["guidance_scale"] == 3.5
     assert out.save(tmp_path / "run").exists()
+
+
+def test_a_small_decoder_shows_unfinished_candidates_and_leaves_the_finished_as_they_are(
+    pipe: BestOfNPipeline, tmp_path: Path
+) -> None:
+    from diffusers import AutoencoderTiny
+
+    torch.manual_seed(0)
+    channels = pipe.pipe.vae.config.latent_channels
+    small = {"encoder_block_out_channels": [8] * 4, "decoder_block_out_channels": [8] * 4}
+    AutoencoderTiny(latent_channels=channels, **small).save_pretrained(tmp_path / "tiny")
+    quick = BestOfNPipeline(pipe.pipe, pipe.reward, preview_decoder=str(tmp_path / "tiny"))
+    plain, pruned = quick(PROMPT, n=4, steps=STEPS), quick(PROMPT, n=4, steps=STEPS, search="halving")
+    pixels = {candidate.seed: candidate.pixels for candidate in pipe(PROMPT, n=4, steps=STEPS).candidates}
+    assert {candidate.seed: candidate.pixels for candidate in plain.candidates} == pixels
+    assert all(pixels[candidate.seed] == candidate.pixels for candidate in pruned.candidates)
+    assert pruned.recipe.preview_decoder == str(tmp_path / "tiny")
