@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rewards import Reward
+    from rewards.llava.official import Official
     from rewards.training.checks import Report as Checked
     from rewards.training.loop import Report
     from rewards.training.records import Fault, Record
@@ -220,7 +221,7 @@ def _write(records: list[Record], path: Path) -> int:
     return 0
 
 
-def _start(name: str | None):  # noqa: ANN202
+def _start(name: str | None) -> Official | None:
     from rewards.llava.hub import locate
     from rewards.llava.official import read_official
 

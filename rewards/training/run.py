@@ -1,9 +1,11 @@
 """A whole training: from records to a checkpoint in the published layout, resumable after a kill at any moment.
 
-training.safetensors     the state so far (`state`), gone when all is done
-log.jsonl                one line per step
-lora/, pytorch_model.bin, reward_config.yaml, config.json, …     the checkpoint, at the end (`rewards.llava.official`)
-training.json            what made it; once it is there, the training is finished
+    training.safetensors            the state so far (`state`), gone when all is done
+    log.jsonl                       one line per step
+    lora/, pytorch_model.bin, …     the checkpoint, at the end (`rewards.llava.official`)
+    training.json                   what made it
+
+Once the last of these is there, the training is finished.
 """
 
 import hashlib
