@@ -52,7 +52,7 @@ class JudgeCache:
     def keep_verdict(self, key: str, verdict: Verdict) -> None:
         """Keep what was said."""
         content = {"explanation": verdict.explanation, "value": verdict.value}
-        self._write(f"{key}.json", json.dumps(content, ensure_ascii=False).encode())
+        self._write(f"{key}.json", json.dumps(content).encode())
 
     def exhibit(self, digest: str) -> Exhibit | None:
         """The exhibit whose digest begins like this, or None."""

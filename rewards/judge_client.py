@@ -29,6 +29,7 @@ LONGEST_WAIT = 60.0  # seconds between two tries, whatever a server asks for
 _LARGEST = 4 << 20  # bytes of an answer
 _SETUP = {301, 302, 303, 307, 308, 401, 402, 404, 405}  # the same for every call: address, key, account, model
 _PASSING = {408, 409, 425, 429}
+_SECRET = 8  # letters; servers that want none are often given "EMPTY" or "x", which other words may hold
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -165,7 +166,7 @@ class Endpoint:
         except HTTPError as error:
             with error:
                 raise self._refused(error, deadline) from None
-        except (OSError, http.client.HTTPException) as error:  # URLError, time-outs and cut connections among them
+        except (OSError, UnicodeError, http.client.HTTPException) as error:  # also time-outs and cut connections
             reason = getattr(error, "reason", error)
             raise _PassingError(_line(f"no answer ({type(reason).__name__}: {reason})")) from None
 
@@ -191,9 +192,11 @@ class Endpoint:
         return os.environ.get(self.key_env, "").strip() if self.key_env else ""
 
     def _without_key(self, body: bytes) -> bytes:
-        """A server's words without the key, should it quote it."""
-        key = self._secret().encode()
-        return body.replace(key, b"[key]") if key else body
+        """A server's words without the key, should it quote it; keys too short to be secrets are left alone."""
+        key = self._secret()
+        for written in {key, key.replace("/", r"\/")} if len(key) >= _SECRET else ():
+            body = body.replace(written.encode(), b"[key]")
+        return body
 
 
 def _is_base(url: str) -> bool:

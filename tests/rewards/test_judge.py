@@ -4,6 +4,9 @@ import json
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,9 @@ from torch import Tensor
 from rewards import load_reward
 from rewards.errors import RewardError
 from rewards.judge import PairwiseJudge
+from rewards.judge_cache import JudgeCache
+from rewards.judge_client import Endpoint, retry_after
+from rewards.judge_questions import Verdict
 from rewards.preferences import Compares
 from rewards.testing import check_reward
 from tests.rewards.judge_server import (
@@ -223,6 +229,62 @@ def test_a_damaged_file_of_the_cache_is_asked_again(server: FakeJudge, tmp_path:
     kept.write_text('{"value"', encoding="utf-8")
     assert judge(server, cache=tmp_path)(flat(0.2), ["a lamp"]).tolist() == pytest.approx([2.0])
     assert json.loads(kept.read_text("utf-8"))["explanation"] == "so bright"
+
+
+def test_a_cache_that_takes_no_files_ends_no_run(server: FakeJudge, tmp_path: Path) -> None:
+    reward = judge(server, cache=tmp_path / "cache")
+    (tmp_path / "cache").rmdir()
+    (tmp_path / "cache").write_text("in the way", encoding="utf-8")
+    with pytest.warns(UserWarning, match="takes no file"):
+        reward(flat(0.2), ["a lamp"])
+    assert reward(flat(0.2), ["a lamp"]).tolist() == pytest.approx([2.0])  # from memory
+    assert len(server.requests) == 1
+    with pytest.raises(RewardError, match="cannot be made"):
+        judge(server, cache=tmp_path / "cache")
+
+
+def test_verdicts_written_by_several_at_once_are_always_whole(tmp_path: Path) -> None:
+    verdicts = [Verdict(float(k), "x" * (1 + 5000 * k)) for k in range(4)]
+    caches = [JudgeCache(tmp_path) for _ in verdicts]
+
+    def work(k: int) -> list[Verdict | None]:
+        seen = []
+        for _ in range(50):
+            caches[k].keep_verdict("ab", verdicts[k])
+            seen.append(caches[k].verdict("ab"))
+        return seen
+
+    with ThreadPoolExecutor(4) as pool:
+        seen = [verdict for part in pool.map(work, range(4)) for verdict in part]
+    assert len(seen) == 200
+    assert all(verdict in verdicts for verdict in seen)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["ab.json"]
+
+
+def test_words_that_are_no_text_are_kept_all_the_same(server: FakeJudge, tmp_path: Path) -> None:
+    server.tricks = [says(r'{"explanation": "\ud800", "score": 3}')]
+    assert judge(server, cache=tmp_path)(flat(0.2), ["a \ud800 lamp"]).tolist() == [3.0]
+    assert judge(server, cache=tmp_path)(flat(0.2), ["a \ud800 lamp"]).tolist() == [3.0]
+
+
+def test_waits_grow_and_are_a_function_of_the_seed() -> None:
+    def delays(seed: int, asked: float = 0.0) -> list[float]:
+        endpoint = Endpoint("http://h/v1", "m", "", backoff=1.0, seed=seed)
+        return [endpoint._delay("question", attempt, asked) for attempt in range(8)]
+
+    assert delays(0) == delays(0) != delays(1)
+    assert all(2**k / 2 <= wait <= min(60, 2**k) for k, wait in enumerate(delays(0)[:6]))
+    assert max(delays(0)) <= 60
+    assert min(delays(0, asked=7.0)) >= 7
+    assert delays(0, asked=3600.0) == [60.0] * 8
+
+
+def test_retry_after_comes_in_seconds_or_as_a_date() -> None:
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    assert retry_after("7") == 7
+    assert 25 < retry_after(soon) <= 30
+    assert retry_after(format_datetime(datetime(2020, 1, 1, tzinfo=UTC))) == 0
+    assert retry_after("soon") == retry_after(None) == retry_after("-3") == 0
 
 
 def test_the_same_picture_twice_is_asked_once(server: FakeJudge) -> None:
