@@ -1,7 +1,8 @@
 """Are the objects there that the prompt names, in their number, colours and places? After GenEval, but not GenEval.
 
 This is not the official metric, and its numbers must not be compared with published ones: GenEval detects with
-Mask2Former and tells colours with CLIP on masked crops; here OWLv2, an open-vocabulary detector, does both.
+Mask2Former and tells colours with CLIP on masked crops; here OWLv2, an open-vocabulary detector (155 M parameters,
+Apache-2.0), does both.
 
 Requirements and geometry are GenEval's. Each of these gives a part from 0 to 1, and the score is their mean, so that it
 is 1 exactly when GenEval's rule would say "correct" of these boxes:

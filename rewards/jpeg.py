@@ -4,7 +4,8 @@
     incompressibility = +size,   compressibility = −size      (kilobytes of 1000 bytes)
 
 This is DDPO's definition, so the size grows with the number of pixels: compare pictures of one size only, or ask for
-kilobytes per megapixel with `jpeg:compressibility(per_megapixel=true)`. The prompt is not looked at.
+kilobytes per megapixel with `jpeg:compressibility(per_megapixel=true)`. The prompt is not looked at. Nothing is
+downloaded. The size also depends on the JPEG library that PIL was built with, by a few bytes.
 
 Reference: Black et al., Training diffusion models with reinforcement learning, ICLR 2024, section 5.1.
 """

@@ -1,8 +1,8 @@
 """A model behind an OpenAI-compatible endpoint as a reward: `judge(model=…, url=…)` and `judge:pairwise(model=…)`.
 
-Pointwise, each picture gets a score from 0 to 10. Pairwise, each two pictures of a prompt are shown in both orders, so
-that a liking for the first place cancels, and the reward only compares: P[i, j] is the mean of both answers. That takes
-n (n − 1) calls for n candidates, 240 for 16, where pointwise takes n; its ties are far fewer.
+Pointwise, each picture gets a score from 0 to 10, with many ties. Pairwise, each two pictures of a prompt are shown in
+both orders, so that a liking for the first place cancels, and the reward only compares: P[i, j] is the mean of both
+answers. That takes n (n − 1) calls for n candidates, 240 for 16, where pointwise takes n.
 
 A call that fails costs no run. Pointwise, the picture gets 0, the lowest score there is, so that it never wins by an
 accident; pairwise, both orders of the pair count as a tie. A warning says how many and why, and what failed is asked

@@ -8,8 +8,8 @@ spaces. So 1 means that every text is there, letter by letter, and other writing
 takes the first quoted text, compares it with all that was read at once and gives full marks where it is contained;
 we differ so that "OPENN" is not "OPEN".
 
-The reader is RapidOCR (PP-OCR models in ONNX, Apache-2.0), whose package brings its models: nothing is downloaded.
-Install it with `pip install "bon-search[ocr]"`.
+Range: 0 to 1. The reader is RapidOCR (PP-OCR models in ONNX, 32 MB, code and models Apache-2.0), whose package brings
+its models: nothing is downloaded. Install it with `pip install "bon-search[ocr]"`.
 
 References: Levenshtein, Soviet Physics Doklady 10 (1966); Liu et al., Flow-GRPO, arXiv:2505.05470.
 """
