@@ -2,11 +2,11 @@
 
 The model is random, of the architecture of Phi-3.5-vision: language model of width 768 and 12 layers, vision tower of
 12 layers and a third of that width, as in the release (--vision-width 768 for another split), float32; vocabulary
-(32,064 words) and rank of the adapters (128) are the release's. The straightforward path is transformers' own modules on the
-same weights, as the published code uses them: one picture and one prompt at a time, crops filled up with zeros to
---num-crops, all layers of the tower, adapters as side branches, all positions of all layers with hidden states, cache
-and logits kept, SkipCA for every position, each perspective from scratch. Both must agree. Ours are the library's
-defaults.
+(32,064 words) and rank of the adapters (128) are the release's. The straightforward path is transformers' own modules
+on the same weights, as the published code uses them: one picture and one prompt at a time, crops filled up with zeros
+to --num-crops, all layers of the tower, adapters as side branches, all positions of all layers with hidden states,
+cache and logits kept, SkipCA for every position, each perspective from scratch. Both must agree. Ours are the
+library's defaults.
 
 Pictures are of four shapes; with the default --num-crops 1 each is two crops and 313 visual tokens. Both paths run in
 processes of their own, which take turns, --repeats times each, so that what else the machine does hits both. Time is
