@@ -1,0 +1,227 @@
+"""evaluate-reward: how well rewards agree with preferences, ratings and labels of people, side by side.
+
+stdout holds the report, stderr everything else; --json writes the numbers, the report beside them, plots if matplotlib
+is installed, and every score as it comes, so that the same command goes on after an interrupt and scores nothing twice.
+Exit status: 0 done, 2 something was asked that cannot be done (one sentence says what and how to mend it), 130
+interrupted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bon_search.arguments import INTERRUPTED, Parser, above_zero, finite, natural, positive, setting
+from bon_search.errors import SearchError, is_users
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping, Sequence
+
+    from bon_search.evaluate_scores import Scored
+    from bon_search.score import Failure
+    from rewards.evaluation.evaluation import Difference, Evaluation
+    from rewards.evaluation.records import Data
+    from rewards.training.records import Fault
+
+FORMATS = (
+    "auto", "own", "mj-bench", "imagereward", "hpdv2", "pick-a-pic", "tifa160", "unsafebench", "smid", "genai-bench",
+    "genai-arena",
+)  # fmt: skip
+BATCH = 16
+
+
+def parser() -> Parser:
+    """All options of evaluate-reward."""
+    p = Parser(
+        prog="evaluate-reward",
+        description="Compare rewards with people: accuracy on preferences, calibration, correlation, classification.",
+        epilog="Example: evaluate-reward --reward llava-reward --reward clipscore --data pairs.jsonl --json out.json",
+    )
+    what = p.add_argument_group("what to evaluate")
+    what.add_argument(
+        "--reward",
+        action="append",
+        metavar="SPEC",
+        help="a reward by name, or NAME@CHECKPOINT; once for each (default: llava-reward)",
+    )
+    what.add_argument(
+        "-o", dest="options", type=setting, action="append", default=[], metavar="NAME=VALUE",
+        help="an option of the rewards, for example base=FOLDER",
+    )  # fmt: skip
+    what.add_argument(
+        "--data", type=Path, required=True, metavar="FILE", help="pairs, ratings or labels; a file, or a folder of them"
+    )
+    what.add_argument("--format", choices=FORMATS, default="auto", help="the layout of the data (default: %(default)s)")
+    what.add_argument("--images", type=Path, metavar="FOLDER", help="where pictures lie, if not where the layout says")
+    what.add_argument("--skip-bad", action="store_true", help="leave records out that cannot be used")
+    what.add_argument("--allow-empty", action="store_true", help="score pictures that have no prompt, too")
+
+    how = p.add_argument_group("how to count")
+    how.add_argument(
+        "--tau", type=above_zero, metavar="T", help="sigmoid(difference / T) is a probability (default: the reward's)"
+    )
+    how.add_argument(
+        "--bfloat16", action="store_true", help="round as the published evaluation of LLaVA-Reward, which makes ties"
+    )
+    how.add_argument(
+        "--threshold", type=finite, default=0.0, metavar="S", help="call a label positive from this score (default: 0)"
+    )
+    how.add_argument("--seed", type=natural, default=0, help="of the bootstrap (default: 0)")
+
+    where = p.add_argument_group("machine and files")
+    where.add_argument("--batch-size", type=positive, default=BATCH, metavar="B", help=f"(default: {BATCH})")
+    where.add_argument("--device", default="auto", help="cuda, mps, cpu (default: the reward's own choice)")
+    where.add_argument("--json", type=Path, metavar="OUT", help="write the numbers, and the report beside them")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script; returns the exit status."""
+    arguments = parser().parse_args(argv)
+    try:
+        _main(arguments)
+    except KeyboardInterrupt:
+        kept = "what is scored is kept: the same command goes on from there" if arguments.json else "bye"
+        _say(f"interrupted; {kept}.")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of stdout, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ValueError as error:
+        if not is_users(error):
+            raise
+        _say(str(error))
+        return 2
+    return 0
+
+
+def _main(arguments: argparse.Namespace) -> None:
+    from bon_search.process import one_thread
+    from rewards.evaluation.evaluation import differences, evaluate
+
+    specs = list(dict.fromkeys(arguments.reward or ["llava-reward"]))
+    data, layout = _data(arguments)
+    if "llava-reward" in specs:
+        one_thread()  # the embedded one
+    scored, failures = _scored(specs, data, arguments)
+    there = data.known([side for side in data.sides if all(side in each.outputs for each in scored)])
+    if not there.sides:
+        raise SearchError(_nothing(failures))
+    found = [each.judged(there, tau=arguments.tau, bfloat16=arguments.bfloat16) for each in scored]
+    evaluations = [evaluate(each, there, threshold=arguments.threshold, seed=arguments.seed) for each in found]
+    skipped = {failure.image: failure.reason for failure in failures}
+    about: dict[str, object] = {
+        "data": str(arguments.data), "data_sha256": _digest(arguments.data), "format": layout,
+        "pairs_left_out": len(data.preferences) - len(there.preferences),
+        "pictures_left_out": len(data.opinions) - len(there.opinions), "skipped": skipped,
+        "revisions": {each.spec: each.revision for each in scored},
+    }  # fmt: skip
+    report = _write(arguments.json, about, evaluations, differences(found, there, seed=arguments.seed), skipped)
+    sys.stdout.write(report)
+    sys.stdout.flush()
+
+
+def _data(arguments: argparse.Namespace) -> tuple[Data, str]:
+    """The data with all its pairs, and its layout; faults are told or, unless they may be skipped, refused."""
+    from rewards.evaluation.readers import read
+    from rewards.evaluation.records import with_pairs
+
+    data, faults, layout = read(arguments.data, arguments.format, arguments.images)
+    if faults and not arguments.skip_bad:
+        more = f" ({len(faults)} records cannot be used; --skip-bad leaves them out)"
+        raise SearchError(f"{faults[0]}{more}.")
+    _told(faults)
+    if not data.sides:
+        raise SearchError(f"{arguments.data} holds no preference, rating or label that can be used; give other data.")
+    return with_pairs(data), layout
+
+
+def _told(faults: Sequence[Fault]) -> None:
+    for fault in faults:
+        _say(f"left out: {fault}")
+
+
+def _scored(specs: Sequence[str], data: Data, arguments: argparse.Namespace) -> tuple[list[Scored], list[Failure]]:
+    """Scores of every reward, one in memory after the other, and the pictures that one of them could not score."""
+    from tqdm import tqdm
+
+    from bon_search.evaluate_scores import load, score
+
+    all_of: list[Scored] = []
+    failures: list[Failure] = []
+    options = dict(arguments.options)
+    for spec in specs:
+        reward = load(spec, options, device=arguments.device, allow_empty=arguments.allow_empty)
+        kept_as = " ".join([spec, *(f"{name}={value}" for name, value in sorted(options.items()))])
+        with tqdm(total=len(data.sides), desc=spec, unit="picture", leave=False, dynamic_ncols=True) as bar:
+            scored, failed = score(
+                data.sides, reward, spec, arguments.json and _base(arguments.json), kept_as=kept_as,
+                batch_size=arguments.batch_size, seen=bar.update,
+            )  # fmt: skip
+        all_of.append(scored)
+        failures += failed
+    for image, why in {failure.image: failure.reason for failure in failures}.items():
+        _say(f"left out: {image} {why}")
+    return all_of, failures
+
+
+def _write(
+    out: Path | None,
+    about: Mapping[str, object],
+    evaluations: Sequence[Evaluation],
+    found: Sequence[Difference],
+    skipped: Mapping[str, str],
+) -> str:
+    """Write JSON, plots and report, if anywhere; returns the report."""
+    from bon_search.compare_plot import can_plot
+    from bon_search.evaluate_plot import plot
+    from bon_search.evaluate_report import as_markdown
+    from rewards.evaluation.evaluation import as_json
+
+    title = f"Evaluation on {Path(str(about['data'])).name}"
+    plots = [path.name for path in plot(evaluations, _base(out))] if out and can_plot() else []
+    report = as_markdown(title, evaluations, found, skipped, plots)
+    if out:
+        _put(_base(out).with_name(f"{_base(out).name}.md"), report)
+        _put(out, json.dumps(as_json(about, evaluations, found), indent=1, ensure_ascii=False) + "\n")
+    return report
+
+
+def _put(path: Path, content: str) -> None:
+    """Write a file; under its name only when it is whole."""
+    from bon_search.files import reason
+
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(content, encoding="utf-8", errors="surrogateescape")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise SearchError(
+            f"{path} cannot be written ({reason(error)}); free some space and give the same command again: nothing is "
+            "scored twice."
+        ) from error
+
+
+def _base(out: Path) -> Path:
+    """The beginning of the names of all files beside the numbers."""
+    return out.with_suffix("") if out.suffix.lower() == ".json" else out
+
+
+def _digest(data: Path) -> str | None:
+    """Hash of the file, for records; None of a folder."""
+    return hashlib.sha256(data.read_bytes()).hexdigest() if data.is_file() else None
+
+
+def _nothing(failures: Sequence[Failure]) -> str:
+    first = f": {failures[0].image} {failures[0].reason}" if failures else ""
+    return f"None of the pictures could be scored{first}"
+
+
+def _say(sentence: str) -> None:
+    print(f"evaluate-reward: {sentence}", file=sys.stderr)
