@@ -81,7 +81,9 @@ def load_ocr(*, side: int = SIDE, threads: int = 0) -> OcrReward:
         RewardError: the reader is not installed, or an option that makes no sense.
     """
     if side < 32 or threads < 0:
-        raise RewardError(f"Got side={side} and threads={threads}; expected a side of at least 32 and no fewer than 0.")
+        raise RewardError(
+            f"Got side={side} and threads={threads}; expected a side of at least 32 and threads of at least 0."
+        )
     if not (find_spec("rapidocr") and find_spec("onnxruntime")):
         raise RewardError("The reward 'ocr' reads with rapidocr, which is missing: pip install 'bon-search[ocr]'.")
     from rapidocr import RapidOCR

@@ -14,7 +14,9 @@ from rewards.errors import RewardError
 from rewards.ocr import OcrReward, distance, quoted, rendering
 from rewards.testing import check_reward
 
-needs_reader = pytest.mark.skipif(not find_spec("rapidocr"), reason="the extra [ocr] is not installed")
+needs_reader = pytest.mark.skipif(
+    not (find_spec("rapidocr") and find_spec("onnxruntime")), reason="the extra [ocr] is not installed"
+)
 WORDS = (
     "open", "coffee", "bakery", "welcome", "library", "station", "garden", "pizza", "museum", "hotel",
     "market", "flowers", "sunday", "winter", "danger", "kitchen", "travel", "summer", "orange", "silver",
