@@ -57,6 +57,8 @@ def _data(p: Parser) -> None:
     p.add_argument(
         "--picks", type=Path, metavar="FILE", help=".csv or .jsonl of run and pick: candidates that you like"
     )
+    p.add_argument("--gap", type=finite, default=0.0, help="of the judge's scores that a pair must exceed (default: 0)")
+    p.add_argument("--per-run", type=positive, default=4, metavar="K", help="pairs of a run, at most (default: 4)")
     p.add_argument(
         "--mismatched", type=share, default=0.0, metavar="SHARE",
         help="add so many pairs of a picture with its own and another's prompt, as a share of the data (default: 0)",
@@ -194,7 +196,10 @@ def _read(path: Path, arguments: argparse.Namespace) -> tuple[Sequence[Record], 
     from rewards.training.records import read_records
 
     if path.is_dir() and (arguments.judge or arguments.picks):
-        return pairs_of_runs(path, judge=_judge(arguments.judge), picks=arguments.picks), []
+        judge = None if arguments.picks else _judge(arguments.judge)
+        return pairs_of_runs(
+            path, judge=judge, picks=arguments.picks, gap=arguments.gap, most=arguments.per_run
+        ), []  # fmt: skip
     return read_records(path, arguments.images)
 
 

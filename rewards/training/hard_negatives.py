@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from rewards.base import Reward, Scores
 from rewards.errors import RewardError
-from rewards.training.checks import open_picture
+from rewards.training.checks import digests_of, open_picture
 from rewards.training.records import Pair, Record, Side, Single
 
 RESULT = "result.json"  # of a generate-best run
@@ -90,7 +90,16 @@ def pairs_of_runs(
         else:
             liked = _liked(candidates, (picked or {}).get(str(run.parent.relative_to(folder)), ()), run)
         pairs += _pairs(liked, prompt, run, gap=gap, most=most)
-    return pairs
+    return _without_repeats(pairs)
+
+
+def _without_repeats(pairs: Sequence[Pair]) -> list[Pair]:
+    """The first of pairs with the same pixels and prompt: runs of nearby seeds share candidates."""
+    digests = digests_of(pairs)
+    first: dict[tuple[object, ...], Pair] = {}
+    for pair in pairs:
+        first.setdefault((pair.chosen.prompt, *(digests[side.image] for side in pair.sides)), pair)
+    return list(first.values())
 
 
 def _good(record: Record) -> tuple[Side, ...]:

@@ -144,6 +144,11 @@ class Trainer:
             passes = pairwise([*parts, *(upcoming or [[]])])
             sums = torch.stack([self._backward(part, ahead, part is parts[-1]) for part, ahead in passes]).sum(0)
         norm = torch.nn.utils.clip_grad_norm_([parameter for _, parameter in self._trained], self.settings.clip)
+        if not norm.isfinite():  # before it reaches the weights; in all processes alike
+            raise RewardError(
+                f"Step {self.step + 1} has a gradient that is not finite; begin again with a lower rate, or without "
+                "bfloat16."
+            )
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self.step += 1

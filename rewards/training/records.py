@@ -20,6 +20,7 @@ from typing import TypeAlias
 from rewards.errors import RewardError
 
 Row: TypeAlias = Mapping[str, object]
+_PATHS = ("chosen_path", "reject_path", "path")
 
 
 @dataclass(frozen=True)
@@ -152,8 +153,12 @@ def as_row(record: Record) -> dict[str, object]:
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
-    """Write records as JSON lines."""
-    lines = [json.dumps(as_row(record), ensure_ascii=False) for record in records]
+    """Write records as JSON lines, with whole paths, so that the file can lie anywhere."""
+    rows = (
+        {name: str(Path(str(value)).absolute()) if name in _PATHS else value for name, value in as_row(record).items()}
+        for record in records
+    )
+    lines = (json.dumps(row, ensure_ascii=False) for row in rows)
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 

@@ -72,6 +72,12 @@ def test_a_verifier_prefers_candidates_that_pass(tmp_path: Path) -> None:
     assert pairs_of_runs(tmp_path, judge=load_reward("shapes"), gap=2.0) == []
 
 
+def test_runs_that_share_candidates_give_a_pair_once(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        run_folder(tmp_path / name, good=1, bad=1)
+    assert len(pairs_of_runs(tmp_path, judge=load_reward("shapes"))) == 1
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_a_persons_picks_are_preferred_to_all_others_of_their_run(tmp_path: Path, kind: str) -> None:
     run_folder(tmp_path / "runs/a", good=1, bad=2)

@@ -53,6 +53,25 @@ def test_every_intended_part_moves_and_nothing_else(base: str | Path, lora_only:
     assert changes.keys() == {*PARTS, "frozen"}
 
 
+@pytest.mark.parametrize("base", ["embedded", GOLDENS / "phi3v/base"], ids=str)
+def test_the_tower_moves_when_asked_and_is_read_again(base: str | Path, tmp_path: Path) -> None:
+    settings = small(tower=True, batch=2, steps=2, num_crops=1, warmup=0.0, rate=0.02)
+    pairs, out = misaligned(tmp_path / "data", 2, 0), tmp_path / "out"
+    list(train(Run(pairs, str(base), out, settings)))
+    read = read_official(out)
+    tower = {name: up for name, (_, up) in read.lora.items() if "vision_model.encoder.layers" in name}
+    assert {name.rpartition(".")[2] for name in tower} == {"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"}
+    assert all(bool(up.any()) for up in tower.values())  # they begin at zero
+    reward = load_reward("llava-reward", checkpoint=out, num_crops=1)
+    images = [Image.open(side.image) for side in pairs[0].sides]
+    found = reward(images, [side.prompt for side in pairs[0].sides])
+    trainee, loaded = load_trainee(str(base), settings, start=read)
+    rows, features = Sights(trainee, loaded.inputs).rows(pairs[0].sides)
+    assert features is None
+    with torch.no_grad():
+        torch.testing.assert_close(found, trainee.eval()(rows)[:, 0], atol=1e-5, rtol=1e-4)
+
+
 def test_a_preference_against_the_prompt_is_learned(tmp_path: Path) -> None:
     settings = small(batch=8, micro=8, steps=8, rate=3e-3, rank=8, alpha=16.0)
     test, out = misaligned(tmp_path / "test", 32, 1), tmp_path / "out"
@@ -136,3 +155,11 @@ def saved(pairs: list[Pair], out: Path) -> Official:
     """A checkpoint after one step."""
     list(train(Run(pairs, "embedded", out, small(steps=1))))
     return read_official(out)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights(tmp_path: Path) -> None:
+    trainer, trainee = trainer_of(misaligned(tmp_path, 2, 0), small(margin=float("nan")))
+    before = [value.detach().clone() for _, value in trainee.trained()]
+    with pytest.raises(RewardError, match="Step 1 has a gradient that is not finite"):
+        next(trainer.run())
+    assert all(torch.equal(old, new) for old, (_, new) in zip(before, trainee.trained(), strict=True))

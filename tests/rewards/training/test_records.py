@@ -89,6 +89,12 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert faults == []
 
 
+def test_relative_paths_are_written_whole(tmp_path: Path) -> None:
+    write_records(tmp_path / "out.jsonl", [Single(Side(Path("a.png"), "x"), 1.0)])
+    (again,), _ = read_records(tmp_path / "out.jsonl")
+    assert again.sides[0].image == Path.cwd() / "a.png"
+
+
 def test_other_files_are_refused_with_the_cure(tmp_path: Path) -> None:
     with pytest.raises(RewardError, match=r"expected a \.json, \.jsonl or \.csv file"):
         read_records(tmp_path / "data.parquet")
