@@ -104,7 +104,7 @@ class _State:
     Attributes:
         particles: N of them.
         weights: Since the last resampling.
-        counted: (N,) λ_k·r_k of the last look, which the weights hold; 0 before the first.
+        counted: (N,) λ_k·r_k of the last step judged, which the weights hold; 0 before the first.
         full: λ, once it is known.
         share: λ_k/λ.
         ancestors: (N,) in the population of the last look; None where all are their own.
@@ -167,7 +167,7 @@ class Guided:
     def from_look(self, seen: Look, full: float) -> Iterator[SmcScored]:
         """Steer a population that was judged at step 0 and drawn from N(0, I)·exp(full·r); its evidence is unknown."""
         weights = replace(Weights.equal(len(seen.scores)), gathered=math.nan)
-        return self._run(self._pushed(seen, _State(seen.particles, weights, full * seen.scores, full, 1.0)))
+        return self._run(self._pushed(seen, _State(seen.particles, weights, 0 * seen.scores, full, share=1.0)))
 
     def _run(self, state: _State) -> Iterator[SmcScored]:
         for step in range(max(self.first, state.particles.step), self.sampler.steps):
@@ -189,9 +189,8 @@ class Guided:
         full, wanted = state.full or self.scale.full(seen.scores), self.threshold * len(seen.scores)
 
         def at(share: float) -> _State:
-            counted = share * (full or 0.0) * seen.scores
-            weights = state.weights.times(counted - state.counted)
-            return replace(state, weights=weights, counted=counted, full=full, share=share)
+            weights = state.weights.times(share * (full or 0.0) * seen.scores - state.counted)
+            return replace(state, weights=weights, full=full, share=share)
 
         return at(self.tempering(progress, state.share, lambda share: at(share).weights.ess, wanted))
 
@@ -200,14 +199,12 @@ class Guided:
         if state.weights.ess > self.threshold * n * (1 + 1e-9):
             return seen, replace(state, ancestors=None)
         ancestors = ssp(state.weights.logs, n, derive(self.name, "resample", self.seed, seen.particles.step))
-        counted = state.counted[ancestors]
-        return seen.fork(ancestors), replace(
-            state, weights=state.weights.resampled(), counted=counted, ancestors=ancestors
-        )
+        return seen.fork(ancestors), replace(state, weights=state.weights.resampled(), ancestors=ancestors)
 
     def _pushed(self, seen: Look, state: _State) -> _State:
         """Push the noise of the step towards better scores, and weigh what that makes of the proposal."""
         strength = state.share * (state.full or 0.0)
+        state = replace(state, counted=strength * seen.scores)
         if not strength:
             return replace(state, particles=seen.particles)
         push = seen.scale * strength * seen.slopes  # (N, ...)

@@ -83,8 +83,8 @@ def psi(  # noqa: PLR0913  the dimensions of the method
         batch_size: Particles whose gradients are taken at a time; all when None.
 
     Yields:
-        The candidates that tell the deviation, the chains after each move, the particles at each look, and at last the
-        finished ones. Their evidence is unknown (NaN).
+        The candidates that tell the deviation, the chains before and after each move, the particles at each look, and
+        at last the finished ones. Their evidence is unknown (NaN).
 
     Raises:
         SearchError: An argument out of range, a critic that only ranks or gives no gradient, a deterministic sampler, a
@@ -150,6 +150,7 @@ class _Exploration:
             yield Scored(pilots, scores)
         noise = begun.latents.to(wide(begun.latents)) / self.guided.sampler.start_scale
         state, visited = _Chains(noise, self.guided.look(begun)), []
+        yield Scored(state.seen.particles, state.seen.scores)
         for move in range(1, self.moves + 1):
             state = self._moved(state, full, move)
             yield Scored(state.seen.particles, state.seen.scores)

@@ -1,0 +1,72 @@
+"""Ψ-Sampler: chains with the law of the tilted noise, and the tilt that steering from them ends with."""
+
+import pytest
+import torch
+
+from bon_search.searches import psi as module
+from bon_search.searches.psi import psi
+from tests.bon_search.normal_law import DIRECTION, deviations, end_variance, estimated, gaussian, quadratic, tilted
+
+STEPS, SKIPPED, CHAINS, MOVES = 4, 3, 100, 30
+TEMPERATURE, CURVATURE = 0.2, 2.0
+
+
+def chain_scores(move_size: float) -> torch.Tensor:
+    """Scores of the chains in the second half of their moves, (chains, 2): their mean and their mean square."""
+    sampler = gaussian(STEPS, SKIPPED)
+    critic = quadratic(sampler, CURVATURE)
+    looks = psi(
+        sampler, critic, n=CHAINS, chains=CHAINS, moves=MOVES, move_size=move_size, temperature=TEMPERATURE, seed=5
+    )
+    kept = [look.scores for look in looks if look.particles.step == 1][MOVES // 2 + 1 : MOVES + 1]
+    scores = torch.stack(kept)
+    return torch.stack([scores.mean(0), scores.square().mean(0)], dim=1)
+
+
+def true_scores() -> torch.Tensor:
+    """The same of a·y − c/2·|y|² where y = αz is N(0, α²·I), tilted; by a sample of two million."""
+    alpha = float(gaussian(STEPS, SKIPPED).levels[0].alpha)
+    law = tilted(alpha**2, CURVATURE, TEMPERATURE)
+    normal = torch.randn(2_000_000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    points = law[:2] + law[2].sqrt() * normal
+    scores = points @ DIRECTION - CURVATURE / 2 * points.square().sum(dim=1)
+    return torch.stack([scores.mean(), scores.square().mean()])
+
+
+@pytest.mark.parametrize("move_size", [0.5, 1.0])
+def test_the_chains_have_the_law_of_the_tilted_noise(move_size: float) -> None:
+    """Two moments of the score, to four standard errors of some per cent."""
+    found = chain_scores(move_size)
+    assert deviations(found, true_scores()).abs().max() < 4
+    assert (found.std(0) / CHAINS**0.5 / true_scores().abs()).max() < 0.08
+
+
+def test_moves_that_are_never_refused_have_another_law(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_uniform", lambda key: 1e-300)
+    assert deviations(chain_scores(1.0), true_scores()).abs().max() > 6
+
+
+def test_steering_ends_with_the_tilt() -> None:
+    """Mean and variance in closed form, to four standard errors; the evidence is not known."""
+    sampler = gaussian(STEPS, SKIPPED)
+    critic = quadratic(sampler, CURVATURE)
+    runs = torch.stack(
+        [
+            estimated(psi(sampler, critic, n=60, chains=60, moves=16, temperature=TEMPERATURE, seed=1000 * run))
+            for run in range(8)
+        ]
+    )
+    assert runs[:, 3].isnan().all()
+    truth = tilted(end_variance(sampler), CURVATURE, TEMPERATURE)[:3]
+    assert deviations(runs[:, :3], truth).abs().max() < 4
+    assert (runs[:, :3].std(0) / 8**0.5).max() < 0.05
+
+
+def test_without_a_strength_the_first_candidates_tell_it_and_are_candidates_too() -> None:
+    sampler = gaussian(STEPS, SKIPPED)
+    looks = list(psi(sampler, quadratic(sampler), n=6, chains=3, moves=4, seed=11))
+    first, last = looks[0], looks[-1]
+    assert first.particles.streams == (11, 12, 13)
+    assert first.particles.step == last.particles.step == STEPS
+    assert len({*first.particles.streams, *last.particles.streams}) == 9
+    assert getattr(last, "temperature") == pytest.approx(float(first.scores.std()) / 3, rel=1e-6)  # noqa: B009
