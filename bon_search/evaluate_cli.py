@@ -9,6 +9,7 @@ interrupted.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import sys
@@ -26,13 +27,13 @@ if TYPE_CHECKING:
     from bon_search.score import Failure
     from rewards.evaluation.evaluation import Difference, Evaluation
     from rewards.evaluation.records import Data
-    from rewards.training.records import Fault
 
 FORMATS = (
     "auto", "own", "mj-bench", "imagereward", "hpdv2", "pick-a-pic", "tifa160", "unsafebench", "smid", "genai-bench",
     "genai-arena",
 )  # fmt: skip
 BATCH = 16
+NAMED = 20  # of what is left out on stderr; the JSON names all
 
 
 def parser() -> Parser:
@@ -49,6 +50,7 @@ def parser() -> Parser:
         metavar="SPEC",
         help="a reward by name, or NAME@CHECKPOINT; once for each (default: llava-reward)",
     )
+    what.add_argument("--checkpoint", metavar="FOLDER", help="weights of every reward that names none with an @")
     what.add_argument(
         "-o", dest="options", type=setting, action="append", default=[], metavar="NAME=VALUE",
         help="an option of the rewards, for example base=FOLDER",
@@ -104,7 +106,7 @@ def _main(arguments: argparse.Namespace) -> None:
     from bon_search.process import one_thread
     from rewards.evaluation.evaluation import differences, evaluate
 
-    specs = list(dict.fromkeys(arguments.reward or ["llava-reward"]))
+    specs = _specs(arguments)
     data, layout = _data(arguments)
     if "llava-reward" in specs:
         one_thread()  # the embedded one
@@ -122,8 +124,17 @@ def _main(arguments: argparse.Namespace) -> None:
         "revisions": {each.spec: each.revision for each in scored},
     }  # fmt: skip
     report = _write(arguments.json, about, evaluations, differences(found, there, seed=arguments.seed), skipped)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name need not be UTF-8
     sys.stdout.write(report)
     sys.stdout.flush()
+
+
+def _specs(arguments: argparse.Namespace) -> list[str]:
+    """The rewards, each once, with their checkpoints."""
+    named = arguments.reward or ["llava-reward"]
+    common = f"@{arguments.checkpoint}" if arguments.checkpoint else ""
+    return list(dict.fromkeys(spec if "@" in spec else spec + common for spec in named))
 
 
 def _data(arguments: argparse.Namespace) -> tuple[Data, str]:
@@ -141,9 +152,11 @@ def _data(arguments: argparse.Namespace) -> tuple[Data, str]:
     return with_pairs(data), layout
 
 
-def _told(faults: Sequence[Fault]) -> None:
-    for fault in faults:
-        _say(f"left out: {fault}")
+def _told(left_out: Sequence[object]) -> None:
+    for each in left_out[:NAMED]:
+        _say(f"left out: {each}")
+    if len(left_out) > NAMED:
+        _say(f"left out: {len(left_out) - NAMED} more.")
 
 
 def _scored(specs: Sequence[str], data: Data, arguments: argparse.Namespace) -> tuple[list[Scored], list[Failure]]:
@@ -165,8 +178,7 @@ def _scored(specs: Sequence[str], data: Data, arguments: argparse.Namespace) -> 
             )  # fmt: skip
         all_of.append(scored)
         failures += failed
-    for image, why in {failure.image: failure.reason for failure in failures}.items():
-        _say(f"left out: {image} {why}")
+    _told([f"{image} {why}" for image, why in {each.image: each.reason for each in failures}.items()])
     return all_of, failures
 
 

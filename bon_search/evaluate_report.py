@@ -78,7 +78,7 @@ def _categories(evaluations: Sequence[Evaluation]) -> list[str]:
 
 def _calibration(evaluations: Sequence[Evaluation]) -> list[str]:
     rows = [
-        [each.reward, "fitted to these pairs" if one.fitted else "stated", f"{one.tau:.4g}", f"{one.error:.3f}"]
+        [each.reward, "fitted to these pairs" if one.fitted else "stated", _tau(one.tau), f"{one.error:.3f}"]
         for each in evaluations
         for one in each.calibration
     ]
@@ -135,6 +135,13 @@ def _section(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     table = ([text(cell) for cell in cells] for cells in (head, *rows))
     first, *others = (f"| {' | '.join(cells)} |" for cells in table)
     return [f"## {title}", "", first, "|---" * len(head) + "|", *others, ""]
+
+
+def _tau(tau: float | None) -> str:
+    """A temperature; its two limits in words."""
+    if tau is None or 0 < tau < math.inf:
+        return NONE if tau is None else f"{tau:.4g}"
+    return "∞: no better than chance" if tau else "0: no pair is wrong"
 
 
 def _names(evaluations: Sequence[Evaluation]) -> list[str]:

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from bon_search.evaluate_cli import FORMATS, main
+from rewards import load_reward
 from rewards.evaluation import readers
 from rewards.llava.heads import win_probabilities
 from rewards.preferences import accuracy, borda
@@ -25,6 +26,7 @@ from rewards.shapes.captions import Requirement, Spec
 from rewards.shapes.render import render
 from rewards.shapes.scenes import random_spec, scene_for
 
+GOLDENS = Path(__file__).parent / "rewards/llava/goldens"
 BRIGHT = ["--reward", "pixels:brightness"]
 
 
@@ -35,8 +37,6 @@ class Counts:
     absolute = True
 
     def __call__(self, images, prompts):  # noqa: ANN001, ANN204
-        from rewards import load_reward
-
         with Path(os.environ["COUNTS"]).open("a") as file:
             file.write(f"{len(images)}\n")
         time.sleep(float(os.environ.get("SLOWLY", "0")))
@@ -278,3 +278,18 @@ def test_the_embedded_reward_tells_a_true_caption_from_a_corrupted_one(tmp_path:
     probabilities = torch.sigmoid((torch.tensor(wins).double() - torch.tensor(losses).double()) / 0.1)
     assert found["accuracy_with_ties"] == accuracy(probabilities).with_ties
     assert found["mean_probability"] == pytest.approx(probabilities.mean().item())
+
+
+@pytest.mark.parametrize("rounding", [[], ["--bfloat16"]])
+def test_a_published_head_of_general_preference(rounding: list[str], tmp_path: Path) -> None:
+    checkpoint, base = GOLDENS / "phi3v/gpm2", GOLDENS / "phi3v/base"
+    paths = [GOLDENS / f"images/{name}.png" for name in ("cat_a", "gray", "tiny")]
+    order = [(0, 1), (1, 2), (2, 0)]
+    data = lines(tmp_path / "pairs.jsonl", [pair(str(paths[i]), str(paths[j]), "a red fox") for i, j in order])
+    given = ["--checkpoint", checkpoint, "-o", f"base={base}", "-o", "num_crops=1", "--device", "cpu", *rounding]
+    found = evaluated("--reward", "llava-reward", *given, "--data", data, "--json", tmp_path / "out.json")
+    reward = load_reward("llava-reward", checkpoint=checkpoint, base=base, device="cpu", num_crops=1)
+    matrix = reward.preference([Image.open(path) for path in paths], "a red fox", bfloat16=bool(rounding))
+    probabilities = torch.stack([matrix[i, j] for i, j in order])
+    assert found["accuracy_with_ties"] == accuracy(probabilities).with_ties
+    assert found["mean_probability"] == pytest.approx(probabilities.mean().item(), abs=1e-6)
