@@ -63,6 +63,7 @@ def parser() -> Parser:
     p.add_argument(
         "--out", type=Path, metavar="FILE", help="write a .csv or .jsonl row by row; one that exists is gone on with"
     )
+    p.add_argument("--list-rewards", action="store_true", help="print all rewards with their ranges, and stop")
     p.add_argument("--top", type=positive, metavar="K", help="print the table of the K best")
     p.add_argument("--min", type=finite, metavar="SCORE", dest="least", help="print the table from this score up")
     p.add_argument("--batch-size", type=positive, metavar="B", help="pictures in one call of the reward (default: 16)")
@@ -75,6 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status."""
     options = parser()
     arguments = options.parse_args(argv)
+    if arguments.list_rewards:
+        from rewards.catalogue import listing
+
+        print(listing())
+        return 0
     if arguments.source is None and arguments.inspect is None:
         options.error("the following arguments are required: FOLDER_OR_FILE (or --inspect CHECKPOINT)")
     try:

@@ -57,6 +57,15 @@ CATALOGUE: dict[str, Entry] = {
         references=("Hessel et al., CLIPScore, EMNLP 2021", "hf.co/openai/clip-vit-large-patch14"),
         tokens=77,
     ),
+    "geneval": Entry(
+        "objects, numbers, colours and places of the prompt; not the official GenEval",
+        "0 to 1",
+        "Apache-2.0",
+        "155 M parameters",
+        differentiable=False,
+        checked="rules by hand and drawn scenes; a tiny random OWLv2 against transformers, 1e-4",
+        references=("Ghosh et al., GenEval, NeurIPS 2023", "hf.co/google/owlv2-base-patch16-ensemble"),
+    ),
     "hpsv2": Entry(
         "people prefer the picture",
         "about 0.20 to 0.35",
@@ -87,6 +96,25 @@ CATALOGUE: dict[str, Entry] = {
         references=("Xu et al., ImageReward, NeurIPS 2023", "hf.co/THUDM/ImageReward"),
         tokens=35,
     ),
+    "jpeg": Entry(
+        "a small or large JPEG file, in kilobytes",
+        "compressibility below 0, incompressibility above",
+        "Apache-2.0",
+        "nothing",
+        differentiable=False,
+        checked="files written by PIL",
+        references=("Black et al., Training diffusion models with reinforcement learning, ICLR 2024",),
+        prompt=False,
+    ),
+    "judge": Entry(
+        "what a model behind an OpenAI-compatible endpoint says",
+        "0 to 10; judge:pairwise 0 to 1, relative",
+        "that of the service",
+        "nothing",
+        differentiable=False,
+        checked="a local server that fails in every way; no real service",
+        references=("Zheng et al., Judging LLM-as-a-judge, NeurIPS 2023",),
+    ),
     "llava-reward": Entry(
         "alignment, fidelity, safety or all of them",
         "unbounded; general-preference heads 0 to 1, relative",
@@ -110,6 +138,25 @@ CATALOGUE: dict[str, Entry] = {
         "the towers at full size",
         references=("Zhang et al., Learning multi-dimensional human preference, CVPR 2024", "hf.co/RE-N-Y/mpsv1"),
         tokens=77,
+    ),
+    "nsfw": Entry(
+        "the picture is unsafe (for constraints: high is bad)",
+        "0 to 1",
+        "Apache-2.0",
+        "86 M parameters",
+        differentiable=False,
+        checked="transformers on tiny random weights",
+        references=("hf.co/Falconsai/nsfw_image_detection",),
+        prompt=False,
+    ),
+    "ocr": Entry(
+        "the prompt's quoted text stands in the picture",
+        "0 to 1",
+        "Apache-2.0",
+        "32 MB, in the extra [ocr]",
+        differentiable=False,
+        checked="its published weights: 25 words above their misspellings on 50 pictures",
+        references=("Liu et al., Flow-GRPO, arXiv:2505.05470",),
     ),
     "pickscore": Entry(
         "people prefer the picture",
@@ -160,3 +207,20 @@ CATALOGUE: dict[str, Entry] = {
         references=("Lin et al., Evaluating text-to-visual generation, ECCV 2024", "hf.co/zhiqiulin/clip-flant5-xxl"),
     ),
 }
+
+
+def listing() -> str:
+    """The whole table for people: a few lines for each reward."""
+    return "\n\n".join(_described(name, entry) for name, entry in CATALOGUE.items())
+
+
+def _described(name: str, entry: Entry) -> str:
+    cut = "" if entry.tokens is None else f", cut after {entry.tokens} tokens"
+    reads = f"picture and prompt{cut}" if entry.prompt else "picture alone"
+    lines = [
+        f"{entry.measures}; {entry.range}",
+        f"reads {reads}; gradients: {'yes' if entry.differentiable else 'no'}; licence: {entry.licence}; "
+        f"size: {entry.size}",
+        f"checked: {entry.checked}",
+    ]
+    return "\n    ".join([name, *lines, *([f"see {', '.join(entry.references)}"] if entry.references else [])])

@@ -587,3 +587,11 @@ def test_a_name_that_is_not_utf8_comes_back_as_it_is(
     assert main([*run, "--json"]) == 0
     assert json.loads(capfdbinary.readouterr().out)["image"] == os.fsdecode(name)
     assert out.read_bytes() == first
+
+
+def test_all_rewards_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    from rewards import reward_names
+
+    assert main(["--list-rewards"]) == 0
+    listed = [line for line in capsys.readouterr().out.splitlines() if line and not line.startswith(" ")]
+    assert tuple(listed) == reward_names()
