@@ -76,14 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status."""
     options = parser()
     arguments = options.parse_args(argv)
-    if arguments.list_rewards:
-        from rewards.catalogue import listing
-
-        print(listing())
-        return 0
-    if arguments.source is None and arguments.inspect is None:
+    if arguments.source is None and arguments.inspect is None and not arguments.list_rewards:
         options.error("the following arguments are required: FOLDER_OR_FILE (or --inspect CHECKPOINT)")
     try:
+        if arguments.list_rewards:
+            return _list()
         return _main(arguments) if arguments.inspect is None else _inspect(arguments)
     except KeyboardInterrupt:
         kept = f"what is scored is kept with {arguments.out}: the same command goes on from there"
@@ -145,6 +142,13 @@ def _compare(jobs: list[Job], reward: Reward, table: Table[Row], arguments: argp
     for report in filter(None, (tournament.report for tournament in tournaments)):
         _say(report)
     return _report(rows, failures, arguments)
+
+
+def _list() -> int:
+    from rewards.catalogue import listing
+
+    print(listing(), flush=True)
+    return 0
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
