@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from bon_search.arguments import INTERRUPTED, Parser, above_zero, finite, natural, positive, share
 from bon_search.errors import is_users
+from bon_search.process import one_thread
 
 if TYPE_CHECKING:
     import argparse
@@ -148,6 +149,8 @@ def _main(arguments: argparse.Namespace) -> int:
         records, arguments.base, arguments.out, settings, test=test, start=_start(arguments.init),
         save_every=arguments.save_every, cpu=arguments.cpu, keep=arguments.keep << 20,
     )  # fmt: skip
+    if arguments.base == "embedded":
+        one_thread()
     _train(run, resume=arguments.resume)
     if _is_first():
         print(arguments.out)

@@ -52,8 +52,8 @@ def load_published(  # noqa: PLR0913  what a published checkpoint leaves open
             after a full fine-tune.
         skipca: "masked" attends to the picture's tokens only, so that no score depends on its companions; "official"
             repeats the published code with batches of `batch_size` pictures in the order given. None is "masked" where
-            these two differ only by batching; Qwen with SkipCA, whose published code never looks at the picture, is
-            "official" one picture at a time.
+            these two differ only by batching, and where the checkpoint says so; Qwen with SkipCA of the published
+            trainer, whose code never looks at the picture, is "official" one picture at a time.
         dtype: of the backbone; the head is float32.
         device: where it runs.
         device_map: which module goes where, instead of `device`; see `weights.fill`.
@@ -160,8 +160,9 @@ def _check_outputs(read: Official, outputs: int) -> None:
 
 
 def _is_official(read: Official, skipca: SkipCAMode | None) -> bool:
-    if skipca is not None:
-        return skipca == "official"
+    mode = skipca or read.settings.skipca_mode
+    if mode:
+        return mode == "official"
     return read.family.name == "qwen" and read.settings.add_cross_attention
 
 

@@ -38,12 +38,15 @@ class RewardConfig:
         general_preference_tau: the temperature tau of all preferences.
         is_general_preference: whether outputs are vectors that only compare.
         value_head_dim: their length; a Bradley-Terry head has one output whatever stands here.
+        skipca_mode: "masked" where our trainer says that SkipCA learned from the picture's tokens; the published one
+            writes nothing.
     """
 
     add_cross_attention: bool = False
     general_preference_tau: float = 0.1
     is_general_preference: bool = False
     value_head_dim: int = 1
+    skipca_mode: str = ""
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,7 @@ def _yaml(path: Path) -> RewardConfig:
             _positive(values["general_preference_tau"]),
             _bool(values["is_general_preference"]),
             int(values["value_head_dim"]),
+            values.get("skipca_mode", ""),
         )
     except (OSError, KeyError, ValueError) as error:
         raise CheckpointError(

@@ -80,9 +80,10 @@ def _adapter(checkpoint: Official, base: str) -> str:
 
 
 def _yaml(settings: RewardConfig) -> str:
+    mode = f"skipca_mode: {settings.skipca_mode}\n" if settings.skipca_mode else ""
     return (
         f"add_cross_attention: {str(settings.add_cross_attention).lower()}\n"
         f"general_preference_tau: {settings.general_preference_tau}\n"
         f"is_general_preference: {str(settings.is_general_preference).lower()}\n"
-        f"value_head_dim: {settings.value_head_dim}\n"
+        f"value_head_dim: {settings.value_head_dim}\n{mode}"
     )

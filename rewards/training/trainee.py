@@ -92,11 +92,12 @@ class Trainee(nn.Module):
 
     def official(self, folder: Path) -> Official:
         """What is trained, as a checkpoint that `save_official` writes; `folder` holds the base model."""
-        loss, head = self.settings.loss, self.head
+        head, ours = self.head, self.settings
+        mode, outputs = "masked" if head.skipca else "", head.value_head.out_features
         return Official(
             folder=folder,
             family=family_of(read_json(folder / "config.json")),
-            settings=RewardConfig(head.skipca, self.settings.tau, loss == "gpm", head.value_head.out_features),
+            settings=RewardConfig(head.skipca, ours.tau, ours.loss == "gpm", outputs, mode),
             head=dict(head.state_dict()),
             projector={name: value.data for name, value in self.backbone.named_parameters() if is_projector(name)},
             lora=_low_rank(self.backbone),

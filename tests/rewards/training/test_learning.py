@@ -15,7 +15,7 @@ from rewards.training.records import Pair, Single
 from rewards.training.run import Run, train
 from rewards.training.sights import Sights
 from rewards.training.trainee import Trainee, is_projector, load_trainee
-from tests.rewards.llava.cases import GOLDENS
+from tests.rewards.llava.cases import GOLDENS, qwen_base
 from tests.rewards.training.world import misaligned, pictures, small, trainer_of
 
 
@@ -109,6 +109,22 @@ def test_a_checkpoint_has_the_official_names_and_scores_as_in_training(loss: str
     images = [Image.open(side.image) for side in pairs[0].sides]
     found = reward.heads(images, [side.prompt for side in pairs[0].sides])  # type: ignore[attr-defined]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_skipca_on_qwen_looks_at_the_picture_after_training_too(tmp_path: Path) -> None:
+    """The published code looks at padding there, and reading must not take our checkpoint for one of its."""
+    base, settings = qwen_base(tmp_path), small(batch=1, steps=2, rate=0.02, warmup=0.0)
+    pairs, out = misaligned(tmp_path / "data", 1, 0), tmp_path / "out"
+    list(train(Run(pairs, str(base), out, settings)))
+    trainee, loaded = load_trainee(base, settings, start=read_official(out))
+    rows, features = Sights(trainee, loaded.inputs).rows(pairs[0].sides)
+    with torch.no_grad():
+        expected = trainee.eval()(rows, features)[:, 0]
+    images, prompts = [Image.open(side.image) for side in pairs[0].sides], [side.prompt for side in pairs[0].sides]
+    found = load_reward("llava-reward", checkpoint=out)(images, prompts)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    blind = load_reward("llava-reward", checkpoint=out, skipca="official")(images, prompts)
+    assert float((blind - expected).abs().max()) > 1e-4
 
 
 def test_pairs_and_labels_are_learned_in_one_run(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from rewards.errors import RewardError
 from rewards.training.records import Pair, Side, Single, as_row, read_records, write_records
@@ -106,3 +107,17 @@ def test_other_files_are_refused_with_the_cure(tmp_path: Path) -> None:
 def test_a_folder_needs_datasets(tmp_path: Path) -> None:
     with pytest.raises(RewardError, match="pip install datasets"):
         read_records(tmp_path)
+
+
+def test_a_folder_of_datasets_with_pictures_in_the_table(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    picture = {"bytes": (tmp_path / "a.png").read_bytes(), "path": None}
+    features = {"path": datasets.Image(), "label": datasets.Value("int64"), "prompt": datasets.Value("string")}
+    columns = {"path": [picture, picture], "label": [1, 2], "prompt": ["x", "y"]}
+    datasets.Dataset.from_dict(columns, features=datasets.Features(features)).save_to_disk(str(tmp_path / "data"))
+    records, faults = told(tmp_path / "data")
+    assert faults == [", row 2: label is 2; expected 0 (bad) to 1 (good)"]
+    (side,) = records[0].sides  # type: ignore[attr-defined]
+    assert side.image.parent == tmp_path / "data-pictures"
+    assert side.image.read_bytes() == picture["bytes"]
