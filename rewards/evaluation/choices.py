@@ -44,7 +44,7 @@ class Choice:
 
 
 def choices(found: Judged, data: Data, *, seed: int = 0) -> tuple[Choice, ...]:
-    """Best-of-n for n = 2, 4, 8, … and the largest number of candidates that a prompt has."""
+    """Best-of-n for n = 2, 4, 8, … up to the number of candidates that at least half of the prompts have."""
     groups: dict[str, list[int]] = {}
     for number, opinion in enumerate(data.opinions):
         if opinion.rating is not None:
@@ -70,7 +70,7 @@ def _odds(total: int, n: int) -> Floats:
 
 
 def _sizes(counts: Sequence[int]) -> list[int]:
-    most = max(counts, default=0)
+    most = sorted(counts)[len(counts) // 2] if counts else 0
     powers = [2**k for k in range(1, most.bit_length()) if 2**k < most]
     return [*powers, most] if most > 1 else []
 

@@ -171,3 +171,10 @@ def test_regret_of_a_perfect_and_of_a_reversed_reward() -> None:
     assert perfect[-1].gain.value == pytest.approx(1)
     assert reversed_[-1].regret.value == pytest.approx(8)
     assert reversed_[-1].gain.value == pytest.approx((1 - 4) / (9 - 4))
+
+
+def test_choices_end_where_half_of_the_prompts_have_no_more_candidates() -> None:
+    sides = [(group, k) for group, count in (("g", 3), ("h", 3), ("i", 9)) for k in range(count)]
+    data = Data((), tuple(Opinion(side(f"{group}{k}"), rating=float(k), group=group) for group, k in sides))
+    found = choices(judged("r", data, {side(f"{group}{k}"): (float(k),) for group, k in sides}), data)
+    assert [(each.n, each.groups) for each in found] == [(2, 3), (3, 3)]
