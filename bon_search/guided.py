@@ -7,7 +7,8 @@ and the noise z of the step is pushed towards better ones:
 
 which is a draw of N(mean + s²·λ_k·g, s²·I) instead of N(mean, s²·I), and weighs p / q = exp(−z·d − |d|²/2). The weights
 further take in λ_k·r_k − λ_{k−1}·r_{k−1}, and at the end λ·r − λ_{k}·r_{k}: so the weighted population stands for
-p(x)·exp(λ·r(x)) / Z, whatever the gradients and strengths on the way.
+p(x)·exp(λ·r(x)) / Z, whatever the pushes and strengths on the way. So d may be shortened: it is never longer than noise
+usually is, or a steep reward would throw particles out of all that the model knows.
 
 A step is judged by the very evaluation that takes it, so each costs one NFE and one backward pass per particle. When a
 population is resampled all that a particle owns goes with it: the state after the step, score, gradient. Copies have
@@ -207,12 +208,19 @@ class Guided:
         state = replace(state, counted=strength * seen.scores)
         if not strength:
             return replace(state, particles=seen.particles)
-        push = seen.scale * strength * seen.slopes  # (N, ...)
+        push = bounded(seen.scale * strength * seen.slopes)  # (N, ...)
         ratio = -(seen.noise * push + 0.5 * push.square()).flatten(1).sum(dim=1)  # log p/q, (N,)
         moved = seen.moved(push).particles
         streams = tuple(derive(self.name, "pushed", stream, moved.step) for stream in moved.streams)
         weights = state.weights.times(ratio.to("cpu", torch.float64))
         return replace(state, particles=replace(moved, streams=streams), weights=weights)
+
+
+def bounded(push: Tensor) -> Tensor:
+    """Pushes (N, ...) of d numbers each, shortened to the length sqrt(d) of standard normal noise where longer."""
+    lengths: Tensor = torch.linalg.vector_norm(push, dim=tuple(range(1, push.ndim)), keepdim=True)
+    longest = math.sqrt(push[0].numel())
+    return push * (longest / lengths.clamp(min=longest))
 
 
 def tempering_of(name: str) -> Tempering:

@@ -51,7 +51,7 @@ def dno(  # noqa: PLR0913  three for the strength, as for smc
     *,
     n: int,
     start: int = 4,
-    learning_rate: float = 0.05,
+    learning_rate: float = 0.1,
     plausibility: float = 1.0,
     strength: float = 10.0,
     deviation: float | None = None,
@@ -84,7 +84,7 @@ def dno(  # noqa: PLR0913  three for the strength, as for smc
     check_absolute(critic, "dno")
     check_count("start", start)
     if not 0 < learning_rate < math.inf:
-        raise SearchError(f"learning_rate = {learning_rate} is out of range; give a number above 0, 0.05 is usual.")
+        raise SearchError(f"learning_rate = {learning_rate} is out of range; give a number above 0, 0.1 is usual.")
     if not 0 <= plausibility < math.inf:
         raise SearchError(f"plausibility = {plausibility} is out of range; give 0 to leave it out, 1 is usual.")
 

@@ -6,8 +6,8 @@ whose moves follow the gradient g of r and keep N(0, I) but for it (pCNL): with 
 
     z' = ρ·z + β·(ξ + d),   d = (sqrt(ε)/2)·λ·g(z),   ξ ~ N(0, I),
 
-accepted by the rule of Metropolis and Hastings. Particles taken from the second half of the chains go on as in
-`das_gradient`, at full strength from the first step on.
+accepted by the rule of Metropolis and Hastings, where d is no longer than noise usually is. Particles taken from the
+second half of the chains go on as in `das_gradient`, at full strength from the first step on.
 
 λ = strength / deviation, and the deviation, if it is not given, is that of a few finished candidates: the first
 estimates differ too little to tell it. The chains start from the noise of these candidates.
@@ -28,7 +28,7 @@ import torch
 
 from bon_search.checks import check_absolute, check_count, check_share
 from bon_search.gradients import Gradients, wide
-from bon_search.guided import Guided, Look, check_noise
+from bon_search.guided import Guided, Look, bounded, check_noise
 from bon_search.ledger import Cost
 from bon_search.potentials import Scale, constant
 from bon_search.search import Critic, Scored, seeds
@@ -160,14 +160,14 @@ class _Exploration:
     def _moved(self, state: _Chains, full: float, move: int) -> _Chains:
         """One move of each chain, made or not."""
         rho = (1 - self.size / 4) / (1 + self.size / 4)
-        beta, pull = math.sqrt(1 - rho**2), math.sqrt(self.size) / 2 * full
-        sampler = self.guided.sampler
+        sampler, beta = self.guided.sampler, math.sqrt(1 - rho**2)
+        pull = math.sqrt(self.size) / 2 * full * sampler.start_scale
         keys = tuple(derive("psi", "chain", self.guided.seed, chain, move) for chain in range(self.chains))
         fresh, scale = sampler.init(keys).latents.to(state.noise), sampler.start_scale
-        before = pull * scale * state.seen.slopes
+        before = bounded(pull * state.seen.slopes)
         noise = rho * state.noise + beta * (fresh / scale + before)
         there = _Chains(noise, self.guided.look(_at_start(noise * scale, state.seen.particles, keys)))
-        after = pull * scale * there.seen.slopes
+        after = bounded(pull * there.seen.slopes)
         forth = _push_ratio(noise - rho * state.noise, beta, before)
         back = _push_ratio(state.noise - rho * noise, beta, after)
         logs = full * (there.seen.scores - state.seen.scores) + back - forth

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from bon_search.guided import Look
+from bon_search.guided import Look, bounded
 from bon_search.searches.das_gradient import das_gradient
 from bon_search.searches.smc import smc
 from tests.bon_search.normal_law import deviations, end_variance, estimated, gaussian, quadratic, tilted
@@ -68,6 +68,14 @@ def test_copies_take_their_step_with_noise_of_their_own() -> None:
     assert copies.particles.latents[0].equal(moved.latents[1])
     assert len(set(copies.particles.streams)) == 401
     assert abs(float(copies.particles.latents[:400].std(0).mean()) / seen.scale - 1) < 0.1
+
+
+def test_a_steep_reward_throws_nothing_out() -> None:
+    """A strength at which a push in full would overshoot by more at each step; the pushed noise stays noise-like."""
+    sampler = gaussian(STEPS)
+    *_, last = das_gradient(sampler, quadratic(sampler, 5.0), n=20, temperature=1e-3, tempering="constant", start=0.0)
+    assert last.particles.latents.abs().max() < 5
+    assert bounded(torch.tensor([[3.0, 4.0], [0.3, 0.4]])).norm(dim=1).tolist() == pytest.approx([2**0.5, 0.5])
 
 
 def test_gradients_make_fewer_particles_do() -> None:
