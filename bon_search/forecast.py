@@ -174,8 +174,9 @@ def fit(previews: Previews, *, price: float = PRICE) -> Forecast:
 def published() -> list[str]:
     """The forecasts that come with the package, `<model>_<reward>`.
 
-    They were fitted to TTSnap's release (arXiv 2511.22242): FLUX.1-dev and SDXL, 20 steps of the usual ODE solvers,
-    rewards in the units of `rewards`. `benchmarks/previews.py --save` makes them.
+    Those of FLUX.1-dev and SDXL were fitted to TTSnap's release (arXiv 2511.22242): 20 steps of the usual ODE solvers,
+    rewards in the units of `rewards`; `benchmarks/previews.py --save` makes them. That of the embedded model and reward
+    is what `calibrate-search` writes.
     """
     return sorted(file.stem for file in PUBLISHED.glob("*.json"))
 

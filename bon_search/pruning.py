@@ -114,16 +114,22 @@ class Schedule:
 
     @classmethod
     def load(cls, path: str | Path) -> Schedule:
-        """Read a schedule file.
+        """Read a schedule.
+
+        Args:
+            path: A file, or the name of a schedule that comes with the package (`published`).
 
         Raises:
             SearchError: It cannot be read, or holds no schedule.
         """
         try:
-            cuts = json.loads(Path(path).read_text(encoding="utf-8"))["cuts"]
+            file = PUBLISHED / f"{path}.json" if path in published() else Path(path)
+            cuts = json.loads(file.read_text(encoding="utf-8"))["cuts"]
             return cls(tuple(Cut(float(cut["at"]), float(cut["keep"])) for cut in cuts))
         except OSError as error:
-            raise SearchError(f"{path} cannot be read ({error.strerror}); give the file of a schedule.") from error
+            raise SearchError(
+                f"{path} cannot be read ({error.strerror}); give the file of a schedule, or one of {published()}."
+            ) from error
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, SearchError):
                 raise
@@ -138,4 +144,10 @@ class Schedule:
         Path(path).write_text(text + "\n", encoding="utf-8")
 
 
+def published() -> list[str]:
+    """The schedules that come with the package, `<model>_<reward>`; `calibrate-search` made them."""
+    return sorted(file.stem for file in PUBLISHED.glob("*.json"))
+
+
+PUBLISHED = Path(__file__).parent / "schedules"
 DEFAULT = Schedule((Cut(0.35, 0.5), Cut(0.6, 0.5)))

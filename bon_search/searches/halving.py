@@ -33,14 +33,14 @@ __cost__ = "n·K NFE less what the ended ones save, a score at each look and at 
 def halving(
     sampler: Sampler, critic: Critic, *, n: int, schedule: Schedule | str | Path | None = None, seed: int = 0
 ) -> Iterator[Scored]:
-    """Start n candidates, keep the best at each look, finish the rest; cost: `cost`.
+    """Start n candidates, keep the best at each look, finish the rest.
 
     Args:
         sampler: Any; a deterministic one is best.
         critic: Need only rank the candidates of one look.
         n: Candidates to start; candidate k starts from seed + k.
-        schedule: A schedule or the file of one; half of the candidates at 35 % of the steps and half of the rest at
-            60 % when None.
+        schedule: A schedule, the file of one, or its name (`pruning.published`); half of the candidates at 35 % of the
+            steps and half of the rest at 60 % when None.
         seed: As above.
 
     Yields:

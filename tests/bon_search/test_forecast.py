@@ -85,8 +85,8 @@ def test_published_forecasts_are_whole(name: str) -> None:
         assert bool((torch.linalg.eigvalsh(covariance) > 0).all())
 
 
-def test_there_are_six_published_ones() -> None:
-    assert len(published()) == 6
+def test_there_are_seven_published_ones() -> None:
+    assert len(published()) == 7
 
 
 def test_looks_fall_on_distinct_steps() -> None:

@@ -150,3 +150,11 @@ def test_files_that_hold_no_schedule_are_refused(tmp_path: Path, text: str, cure
         halving(modes(), last_scores, n=4, schedule=path)
     with pytest.raises(SearchError, match="cannot be read"):
         halving(modes(), last_scores, n=4, schedule=tmp_path / "none.json")
+
+
+def test_a_schedule_that_comes_with_the_package_is_known_by_name() -> None:
+    known = Schedule.load("embedded_llava_reward")
+    assert known.cuts
+    assert known.cost(21, 20).nfe < 0.6 * 16 * 20  # as its calibration says, looks not counted
+    with pytest.raises(SearchError, match="embedded_llava_reward"):
+        Schedule.load("embedded_lava_reward")
