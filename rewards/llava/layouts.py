@@ -105,17 +105,17 @@ class LlavaInputs:
 
     Attributes:
         tokenizer: of the checkpoint.
-        template: the text of one row, with "<image>" and "{prompt}".
         image_id: of `<image>`.
         see: turns an image into a picture.
         count: number of visual tokens of a picture.
+        template: the text of one row with "<image>" and "{prompt}", where it is not `llava_text`.
     """
 
     tokenizer: Foreign
-    template: str
     image_id: int
     see: Callable[[Image.Image], Picture]
     count: Callable[[Picture], int]
+    template: str = ""
 
     @property
     def pad_id(self) -> int:
@@ -129,7 +129,7 @@ class LlavaInputs:
 
     def text(self, prompt: str) -> str:
         """The whole text."""
-        return self.template.replace("{prompt}", prompt)
+        return (self.template or llava_text("{prompt}", self.tokenizer.eos_token)).replace("{prompt}", prompt)
 
     def ids(self, prompt: str, picture: Picture) -> list[int]:
         """Token ids of one row."""
@@ -155,7 +155,7 @@ def llava_next_inputs(tokenizer: Foreign, config: dict[str, Any], settings: dict
     def count(picture: Picture) -> int:
         return anyres.visual_count(picture.size, side=side, tile=tile, resolutions=resolutions)
 
-    return LlavaInputs(tokenizer, llava_text("{prompt}", tokenizer.eos_token), _image_id(config), see, count)
+    return LlavaInputs(tokenizer, _image_id(config), see, count)
 
 
 def llava_inputs(tokenizer: Foreign, config: dict[str, Any], settings: dict[str, Any]) -> LlavaInputs:
@@ -164,11 +164,14 @@ def llava_inputs(tokenizer: Foreign, config: dict[str, Any], settings: dict[str,
     `settings` are those of preprocessor_config.json, with a "template" where the model has one of its own.
     """
     vision = config["vision_config"]
-    template = settings.get("template", llava_text("{prompt}", tokenizer.eos_token))
     size, normalise = vision["image_size"], Normalise.of(settings)
     tokens = (size // vision["patch_size"]) ** 2 + (config.get("vision_feature_select_strategy") == "full")
     return LlavaInputs(
-        tokenizer, template, _image_id(config), lambda image: middle(image, size, normalise), lambda _: tokens
+        tokenizer,
+        _image_id(config),
+        see=lambda image: middle(image, size, normalise),
+        count=lambda _: tokens,
+        template=settings.get("template", ""),
     )
 
 
