@@ -1,6 +1,6 @@
 """The model in training: a base model with low-rank matrices (peft), a head, and the parts that are meant to move."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -75,12 +75,7 @@ class Trainee(nn.Module):
             CheckpointError: it is a full fine-tune, or does not fit.
         """
         low = _low_rank(self.backbone)
-        for name, (down, up) in checkpoint.lora.items():
-            if name not in low or low[name][0].shape != down.shape or low[name][1].shape != up.shape:
-                raise CheckpointError(
-                    f"{checkpoint.folder} holds matrices {tuple(down.shape)} for {name!r}, which this training does "
-                    "not have; expected a LoRA checkpoint of the same base model and rank."
-                )
+        _check_start(checkpoint, self.head, low)
         with torch.no_grad():
             for name, pair in checkpoint.lora.items():
                 for mine, theirs in zip(low[name], pair, strict=True):
@@ -170,6 +165,23 @@ def _adapt(backbone: Backbone, family: str, settings: Settings) -> tuple[str, ..
     for down, _ in (pair for _, pair in sorted(_low_rank(module).items())):
         down.data.copy_(torch.randn(down.shape, generator=draws) / settings.rank)
     return tuple(sorted({name.rpartition(".")[2] for name in names})) if family == "phi3v" else tuple(names)
+
+
+def _check_start(checkpoint: Official, head: nn.Module, low: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+    """Raise `CheckpointError` unless head and matrices of `checkpoint` have the shapes of the training's."""
+    wanted = {name: value.shape for name, value in head.state_dict().items()}
+    found = {name: value.shape for name, value in checkpoint.head.items()}
+    if checkpoint.full or not checkpoint.lora or wanted != found:
+        raise CheckpointError(
+            f"{checkpoint.folder} has another head, or no low-rank matrices; begin from a LoRA checkpoint with as "
+            "many outputs, and with SkipCA if this training has it."
+        )
+    for name, (down, up) in checkpoint.lora.items():
+        if name not in low or low[name][0].shape != down.shape or low[name][1].shape != up.shape:
+            raise CheckpointError(
+                f"{checkpoint.folder} holds matrices {tuple(down.shape)} for {name!r}, which this training does "
+                "not have; expected a LoRA checkpoint of the same base model and rank."
+            )
 
 
 def _in_tower(name: str) -> bool:
