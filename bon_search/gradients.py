@@ -43,13 +43,22 @@ class Gradients:
         Raises:
             SearchError: One of them lets no gradient through; the sentence says which, and the cure.
         """
-        if not hasattr(sampler, "with_grad"):
-            raise SearchError(
-                f"{type(sampler).__name__} lets no gradient through, which this search needs; use one without."
-            )
-        judge: Any = critic
-        judge = judge.with_grad() if hasattr(judge, "with_grad") else judge
-        return cls(cast("DifferentiableSampler", sampler).with_grad(), judge)
+        moves, judge = differentiable(sampler).with_grad(), cast("Any", critic)
+        return cls(moves, judge.with_grad() if hasattr(judge, "with_grad") else judge)
+
+
+def differentiable(sampler: Sampler) -> DifferentiableSampler:
+    """The sampler, which has a differentiable form.
+
+    Raises:
+        SearchError: It has none.
+    """
+    if not hasattr(sampler, "with_grad"):
+        raise SearchError(
+            f"{type(sampler).__name__} lets no gradient through, which this search needs; use a search without "
+            "gradients, such as zero_order."
+        )
+    return cast("DifferentiableSampler", sampler)
 
 
 def gradients(objective: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:

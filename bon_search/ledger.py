@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from bon_search.errors import BudgetExceeded, SearchError
 
@@ -185,11 +185,9 @@ class MeteredSampler:
 
     @property
     def _differentiable(self) -> DifferentiableSampler:
-        if not hasattr(self._sampler, "with_grad"):
-            raise SearchError(
-                f"{type(self._sampler).__name__} lets no gradient through, which this search needs; use one without."
-            )
-        return cast("DifferentiableSampler", self._sampler)
+        from bon_search.gradients import differentiable  # here, since it imports torch
+
+        return differentiable(self._sampler)
 
     def init(self, seeds: Sequence[int]) -> Particles:
         """Pure noise for each seed, at step 0; free."""

@@ -76,12 +76,13 @@ def das_gradient(  # noqa: PLR0913  as for smc
     check_absolute(critic, "das_gradient")
     check_share("start", start, zero=True)
     check_share("threshold", threshold)
+    using = Gradients.of(sampler, critic)
     check_noise(sampler, "das_gradient", range(sampler.steps))
     guided = Guided(
         name="das_gradient",
         sampler=sampler,
         critic=critic,
-        using=Gradients.of(sampler, critic),
+        using=using,
         scale=Scale(temperature, strength, deviation),
         tempering=tempering_of(tempering),
         threshold=threshold,

@@ -21,7 +21,7 @@ References:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -96,12 +96,13 @@ def psi(  # noqa: PLR0913  the dimensions of the method
     check_count("moves", moves)
     check_share("move_size", move_size)
     check_share("threshold", threshold)
+    using = Gradients.of(sampler, critic)
     check_noise(sampler, "psi", [0])
     guided = Guided(
         name="psi",
         sampler=sampler,
         critic=critic,
-        using=Gradients.of(sampler, critic),
+        using=using,
         scale=Scale(temperature, strength, deviation),
         tempering=constant,
         threshold=threshold,
@@ -148,6 +149,7 @@ class _Exploration:
             scores = self.guided.critic(pilots)
             full = self.guided.scale.full(checked_scores(scores, pilots)) or 0.0
             yield Scored(pilots, scores)
+            begun = replace(begun, streams=self._keys(move=0))  # whoever goes on is another candidate
         noise = begun.latents.to(wide(begun.latents)) / self.guided.sampler.start_scale
         state, visited = _Chains(noise, self.guided.look(begun)), []
         yield Scored(state.seen.particles, state.seen.scores)
@@ -162,7 +164,7 @@ class _Exploration:
         rho = (1 - self.size / 4) / (1 + self.size / 4)
         sampler, beta = self.guided.sampler, math.sqrt(1 - rho**2)
         pull = math.sqrt(self.size) / 2 * full * sampler.start_scale
-        keys = tuple(derive("psi", "chain", self.guided.seed, chain, move) for chain in range(self.chains))
+        keys = self._keys(move)
         fresh, scale = sampler.init(keys).latents.to(state.noise), sampler.start_scale
         before = bounded(pull * state.seen.slopes)
         noise = rho * state.noise + beta * (fresh / scale + before)
@@ -173,6 +175,9 @@ class _Exploration:
         logs = full * (there.seen.scores - state.seen.scores) + back - forth
         uniform = torch.tensor([_uniform(key) for key in keys], dtype=torch.float64)
         return state.replaced(there, uniform.log() < logs)
+
+    def _keys(self, move: int) -> tuple[int, ...]:
+        return tuple(derive("psi", "chain", self.guided.seed, chain, move) for chain in range(self.chains))
 
     def _taken(self, visited: list[Look]) -> Look:
         """Particles, n of them, spread over all chains and evenly over the second half of their moves; copies part."""

@@ -102,11 +102,12 @@ def test_the_formula_the_ledger_and_a_counting_denoiser_agree(name: str) -> None
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_a_budget_is_never_overshot_and_something_is_finished(name: str) -> None:
-    for nfe in (0, 2, K, K + 1, 3 * K, 5 * K - 1):
+    for nfe in (0, 2, K, K + 1, 3 * K, 5 * K - 1, 6 * K, 7 * K):
         run, ledger, sampler = start(name, Cost.at_most(nfe=nfe))
         finished = list(run)
         assert sampler.nfe == ledger.spent.nfe <= nfe
         assert bool(finished) == (nfe >= K), nfe
+        assert len({candidate.seed for candidate in finished}) == len(finished)
     run, ledger, _ = start(name, Cost.at_most(backwards=2 * K))
     assert list(run)
     assert ledger.spent.backwards <= 2 * K
