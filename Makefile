@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml  # torch first: on its own it is the small CP
 demo: $(VENV)/.installed  ## sixteen candidates of one prompt, the best chosen by the embedded LLaVA-Reward
 	$(BIN)/generate-best --n 16 "$(PROMPT)"
 test: $(VENV)/.installed
-	$(BIN)/pytest -m "not slow and not gpu"
+	$(BIN)/pytest -n auto --dist loadfile -m "not slow and not gpu"
 test-all: $(VENV)/.installed
 	$(BIN)/pytest -m "not gpu" --cov --cov-report=term
 check: $(VENV)/.installed
