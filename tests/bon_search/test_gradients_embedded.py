@@ -14,7 +14,7 @@ from bon_search.result import SearchResult
 from pipelines import DiffusersSampler
 from rewards import load_reward
 
-PROMPT, STEPS, N = "a red circle left of a blue square", 3, 8
+PROMPT, STEPS, N = "a red circle left of a blue square", 3, 6
 OPTIONS: dict[str, dict[str, Any]] = {
     "best_of_n": {},
     "reno": {"start": 2},
