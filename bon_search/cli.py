@@ -249,9 +249,11 @@ def _judged(result: SearchResult, folder: RunFolder, held_out: Sequence[Reward])
 
 def _plan(run: Run) -> str:
     recipe, cost = run.recipe, run.planned
+    back = f", {cost.backwards:g} backward passes" if cost.backwards else ""
     return (
         f"{recipe.prompt}: {recipe.search} with n = {recipe.n} and {recipe.steps} steps, at most {cost.nfe:g} NFE, "
-        f"{cost.decodes:g} decodes, {cost.rewards:g} reward calls; {recipe.model} on {recipe.device}, {recipe.reward}"
+        f"{cost.decodes:g} decodes, {cost.rewards:g} reward calls{back}; "
+        f"{recipe.model} on {recipe.device}, {recipe.reward}"
     )
 
 

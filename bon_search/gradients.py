@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from bon_search.differentiable import differentiable
 from bon_search.errors import SearchError
 from pipelines.particles import Particles
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bon_search.search import Critic
-    from pipelines.sampler import DifferentiableSampler, Sampler
+    from pipelines.sampler import Sampler
 
 
 @dataclass(frozen=True)
@@ -45,20 +46,6 @@ class Gradients:
         """
         moves, judge = differentiable(sampler).with_grad(), cast("Any", critic)
         return cls(moves, judge.with_grad() if hasattr(judge, "with_grad") else judge)
-
-
-def differentiable(sampler: Sampler) -> DifferentiableSampler:
-    """The sampler, which has a differentiable form.
-
-    Raises:
-        SearchError: It has none.
-    """
-    if not hasattr(sampler, "with_grad"):
-        raise SearchError(
-            f"{type(sampler).__name__} lets no gradient through, which this search needs; use a search without "
-            "gradients, such as zero_order."
-        )
-    return cast("DifferentiableSampler", sampler)
 
 
 def gradients(objective: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+from bon_search.differentiable import differentiable
 from bon_search.errors import BudgetExceeded, SearchError
 
 if TYPE_CHECKING:
@@ -185,8 +186,6 @@ class MeteredSampler:
 
     @property
     def _differentiable(self) -> DifferentiableSampler:
-        from bon_search.gradients import differentiable  # here, since it imports torch
-
         return differentiable(self._sampler)
 
     def init(self, seeds: Sequence[int]) -> Particles:

@@ -165,9 +165,9 @@ class Scale:
     def __post_init__(self) -> None:
         for name in ("temperature", "deviation"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and (isinstance(value, str) or not value > 0):
                 raise SearchError(f"The {name} is {value}; it must be a positive number, in units of the score.")
-        if not 0 <= self.strength < math.inf:
+        if isinstance(self.strength, str) or not 0 <= self.strength < math.inf:
             raise SearchError(f"The strength is {self.strength}; it must be a number of at least 0, usually 1 to 5.")
 
     def full(self, scores: Tensor) -> float | None:

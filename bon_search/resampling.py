@@ -62,10 +62,11 @@ def normalised(log_weights: Tensor) -> Tensor:
             f"The log-weight of particle {broken[0]} is {logs[broken[0]].item()} ({len(broken)} of {len(logs)} are NaN "
             "or infinite); look for a score that is not finite."
         )
-    total = torch.logsumexp(logs, dim=0)
-    if total == -math.inf:
+    highest = logs.max()
+    if highest == -math.inf:
         raise SearchError(f"All {len(logs)} particles have the weight zero; at least one must be possible.")
-    return logs - total
+    logs = logs - highest  # first, since the sum would be lost in the rounding of a large constant
+    return logs - torch.logsumexp(logs, dim=0)
 
 
 def multinomial(log_weights: Tensor, n: int, seed: int) -> Tensor:

@@ -133,3 +133,9 @@ def test_ess_between_one_and_n_at_any_height() -> None:
 def test_broken_weights_are_refused(resampler: Resampler, logs: list[float], cure: str) -> None:
     with pytest.raises(SearchError, match=cure):
         resampler(torch.tensor(logs), 4, 0)
+
+
+@pytest.mark.parametrize("constant", [1e35, -1e35])
+def test_a_large_common_constant_changes_nothing(constant: float) -> None:
+    logs = normalised(torch.full((4,), constant, dtype=torch.float64))
+    torch.testing.assert_close(logs.exp(), torch.full((4,), 0.25, dtype=torch.float64))
