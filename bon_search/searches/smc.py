@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pipelines.sampler import Sampler
-    from rewards.base import Reward
 
 __references__ = ("arXiv:2501.06848", "arXiv:1707.01845")
 __cost__ = "n·K NFE and n·K·back more at each resampling, n·(looks + 1) scores"
@@ -97,7 +96,11 @@ def smc(  # noqa: PLR0913  the dimensions of the method; the presets fix most of
         SearchError: An argument out of range, an unknown name, a reward that only ranks, a score that is not finite.
     """
     if not getattr(critic, "absolute", True):
-        raise _ranks_only("this critic's reward")
+        raise SearchError(
+            "Steering compares scores over time, but this critic's reward only ranks the candidates of one look "
+            "(absolute = False); steer with an absolute reward, such as a Bradley-Terry or classification head, or use "
+            "best_of_n or halving."
+        )
     if not 0 <= threshold <= 1:
         raise SearchError(f"The threshold is {threshold}; it is a share of n from 0 (never resample) to 1 (always).")
     check_share("back", back, zero=True)
@@ -124,21 +127,6 @@ def cost(n: int, steps: int, looks: Looks = None, back: float = 0.0) -> Cost:
     again = sum(min(_steps_back(back, steps), place) for place in places)
     times = n * (len(places) + 1)
     return Cost(nfe=n * (steps + again), rewards=times, decodes=times)
-
-
-def check_steering(reward: Reward, sampler: Sampler) -> None:
-    """Refuse what steering makes no sense with, before anything is spent.
-
-    Raises:
-        SearchError: The reward's scores cannot be compared over time, or the sampler says that it is not stochastic.
-    """
-    if not reward.absolute:
-        raise _ranks_only(f"the reward {reward.name}")
-    if not getattr(sampler, "stochastic", True):
-        raise SearchError(
-            "Steering copies particles, and on a deterministic sampler copies stay equal for ever; give the sampler "
-            "fresh noise (eta above 0), or use best_of_n or halving."
-        )
 
 
 @dataclass(frozen=True)
@@ -245,10 +233,3 @@ def _named(kind: str, choice: str | Choice, known: Mapping[str, Choice]) -> Choi
         hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(known)}."
         raise SearchError(f"The {kind} {choice!r} is unknown; {hint}")
     return known[name]
-
-
-def _ranks_only(what: str) -> SearchError:
-    return SearchError(
-        f"Steering compares scores over time, but {what} only ranks the candidates of one look (absolute = False); "
-        "steer with an absolute reward, such as a Bradley-Terry or classification head, or use best_of_n or halving."
-    )
