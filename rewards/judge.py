@@ -49,6 +49,7 @@ class Judge:
     name = "judge"
     absolute = True
     differentiable = False
+    keeps_answers = True  # and no others: the 0 of a failed call is to be asked again
 
     def __init__(self, court: Court, *, criteria: str = CRITERIA, edge: int = 1024) -> None:
         self._court, self._criteria, self._edge = court, criteria, edge
