@@ -1,0 +1,1 @@
+"""A reward and a search for bon-search."""
