@@ -111,15 +111,21 @@ def test_the_default_prompts_are_sentences_that_the_model_knows() -> None:
 
 
 def test_an_interrupt_keeps_what_was_measured(tmp_path: Path, prompts: Path) -> None:
-    code = "import sys; from bon_search.compare_cli import main; sys.exit(main(sys.argv[1:]))"
+    code = (  # a test that runs in the background has SIGINT ignored, and so would its child
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from bon_search.compare_cli import main; sys.exit(main(sys.argv[1:]))"
+    )
     arguments = ["--steps", "10", "--seeds", "40", "--prompts", str(prompts), "--out", str(tmp_path / "out")]
-    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True)
     journal = tmp_path / "out" / "cells.jsonl"
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not (journal.exists() and journal.read_bytes().count(b"\n") > 2):
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    with subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True) as process:
+        while time.monotonic() < deadline and not (journal.exists() and journal.read_bytes().count(b"\n") > 2):
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "the same command goes on from there" in err
     lines = journal.read_text().splitlines()
