@@ -1,13 +1,41 @@
-"""What the command lines share: a parser whose errors are one sentence, the numbers that options take, a status."""
+"""What the command lines share: a parser whose errors are one sentence, the numbers options take, exit statuses."""
 
 from __future__ import annotations
 
 import argparse
 import ast
 import math
+import os
+import sys
+from collections.abc import Callable
 from typing import NoReturn
 
+from bon_search.errors import is_users
+
 INTERRUPTED = 130  # the exit status after an interrupt, as shells have it
+
+
+def exit_status(work: Callable[[], int | None], say: Callable[[str], object], interrupted: str) -> int:
+    """Do the work of a command; what the user can mend or has stopped becomes a sentence.
+
+    Args:
+        work: Gives the exit status; None is 0.
+        say: Tells a sentence on stderr.
+        interrupted: What becomes of an interrupted run; follows "interrupted; ".
+    """
+    try:
+        return work() or 0
+    except KeyboardInterrupt:
+        say(f"interrupted; {interrupted}.")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of stdout, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ValueError as error:
+        if not is_users(error):
+            raise
+        say(str(error))
+        return 2
 
 
 class Parser(argparse.ArgumentParser):

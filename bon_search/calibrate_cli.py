@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bon_search.arguments import INTERRUPTED, Parser, natural, positive
-from bon_search.errors import SearchError, is_users
+from bon_search.arguments import Parser, exit_status, natural, positive
+from bon_search.errors import SearchError
 
 if TYPE_CHECKING:
     import argparse
@@ -49,17 +49,7 @@ def parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status."""
     arguments = parser().parse_args(argv)
-    try:
-        _main(arguments)
-    except KeyboardInterrupt:
-        _say("interrupted; nothing is written before all is measured.")
-        return INTERRUPTED
-    except ValueError as error:
-        if not is_users(error):
-            raise
-        _say(str(error))
-        return 2
-    return 0
+    return exit_status(lambda: _main(arguments), _say, "nothing is written before all is measured")
 
 
 def _main(arguments: argparse.Namespace) -> None:

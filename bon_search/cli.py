@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bon_search.arguments import INTERRUPTED
+from bon_search.arguments import exit_status
 from bon_search.cli_parser import parser
 from bon_search.errors import SearchError, is_users
 from bon_search.files import RunFolder, as_json
@@ -31,17 +31,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status."""
     arguments = parser().parse_args(argv)
-    try:
-        _main(arguments)
-    except KeyboardInterrupt:
-        _say("interrupted; what was finished is kept.")
-        return INTERRUPTED
-    except ValueError as error:
-        if not is_users(error):
-            raise
-        _say(str(error))
-        return 2
-    return 0
+    return exit_status(lambda: _main(arguments), _say, "what was finished is kept")
 
 
 def _main(arguments: argparse.Namespace) -> None:

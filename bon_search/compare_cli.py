@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bon_search.arguments import INTERRUPTED, Parser, finite, positive
-from bon_search.errors import SearchError, is_users
+from bon_search.arguments import Parser, exit_status, finite, positive
+from bon_search.errors import SearchError
 
 if TYPE_CHECKING:
     import argparse
@@ -99,17 +99,8 @@ def parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status."""
     arguments = parser().parse_args(argv)
-    try:
-        _main(arguments)
-    except KeyboardInterrupt:
-        _say("interrupted; what was measured is kept: the same command goes on from there.")
-        return INTERRUPTED
-    except ValueError as error:
-        if not is_users(error):
-            raise
-        _say(str(error))
-        return 2
-    return 0
+    kept = "what was measured is kept: the same command goes on from there"
+    return exit_status(lambda: _main(arguments), _say, kept)
 
 
 def _main(arguments: argparse.Namespace) -> None:

@@ -11,13 +11,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bon_search.arguments import INTERRUPTED, Parser, above_zero, finite, natural, positive, setting
-from bon_search.errors import SearchError, is_users
+from bon_search.arguments import Parser, above_zero, exit_status, finite, natural, positive, setting
+from bon_search.errors import SearchError
 
 if TYPE_CHECKING:
     import argparse
@@ -85,21 +84,8 @@ def parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit status."""
     arguments = parser().parse_args(argv)
-    try:
-        _main(arguments)
-    except KeyboardInterrupt:
-        kept = "what is scored is kept: the same command goes on from there" if arguments.json else "bye"
-        _say(f"interrupted; {kept}.")
-        return INTERRUPTED
-    except BrokenPipeError:  # the reader of stdout, such as head, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except ValueError as error:
-        if not is_users(error):
-            raise
-        _say(str(error))
-        return 2
-    return 0
+    kept = "what is scored is kept: the same command goes on from there" if arguments.json else "bye"
+    return exit_status(lambda: _main(arguments), _say, kept)
 
 
 def _main(arguments: argparse.Namespace) -> None:

@@ -12,11 +12,12 @@ import os
 import sys
 import warnings
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bon_search.arguments import INTERRUPTED, Parser, finite, positive, setting
-from bon_search.errors import SearchError, is_users
+from bon_search.arguments import Parser, exit_status, finite, positive, setting
+from bon_search.errors import SearchError
 
 if TYPE_CHECKING:
     import argparse
@@ -78,22 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = options.parse_args(argv)
     if arguments.source is None and arguments.inspect is None and not arguments.list_rewards:
         options.error("the following arguments are required: FOLDER_OR_FILE (or --inspect CHECKPOINT)")
-    try:
-        if arguments.list_rewards:
-            return _list()
-        return _main(arguments) if arguments.inspect is None else _inspect(arguments)
-    except KeyboardInterrupt:
-        kept = f"what is scored is kept with {arguments.out}: the same command goes on from there"
-        _say(f"interrupted; {kept if arguments.out else 'bye'}.")
-        return INTERRUPTED
-    except BrokenPipeError:  # the reader of stdout, such as head, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except ValueError as error:
-        if not is_users(error):
-            raise
-        _say(str(error))
-        return 2
+    kept = f"what is scored is kept with {arguments.out}: the same command goes on from there"
+    look = partial(_main if arguments.inspect is None else _inspect, arguments)
+    work = _list if arguments.list_rewards else look
+    return exit_status(work, _say, kept if arguments.out else "bye")
 
 
 def _main(arguments: argparse.Namespace) -> int:

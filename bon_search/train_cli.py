@@ -12,8 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bon_search.arguments import INTERRUPTED, Parser, above_zero, finite, natural, positive, share
-from bon_search.errors import is_users
+from bon_search.arguments import Parser, above_zero, exit_status, finite, natural, positive, share
 from bon_search.process import one_thread
 
 if TYPE_CHECKING:
@@ -115,16 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     missing = [name for name in ("base", "out") if getattr(arguments, name) is None and not listing]
     if missing:
         options.error(f"the following arguments are required: --{missing[0]} (or --check-data)")
-    try:
-        return _main(arguments)
-    except KeyboardInterrupt:
-        _say(f"interrupted; the same command with --resume goes on with {arguments.out}.")
-        return INTERRUPTED
-    except ValueError as error:
-        if not is_users(error):
-            raise
-        _say(str(error))
-        return 2
+    kept = f"the same command with --resume goes on with {arguments.out}"
+    return exit_status(lambda: _main(arguments), _say, kept)
 
 
 def _main(arguments: argparse.Namespace) -> int:
