@@ -142,13 +142,15 @@ def measure(
         seed: Candidate k starts from seed + k.
 
     Raises:
-        SearchError: No prompts, or different numbers of steps.
+        SearchError: No prompts, different numbers of steps, or a single step.
     """
     steps = {sampler.steps for sampler, _ in problems}
     if len(steps) != 1:
         raise SearchError(f"A calibration needs prompts with one number of steps, but got {sorted(steps) or 'none'}.")
     (count,) = steps
     places = sorted({min(max(1, round(share * count)), count - 1) for share in shares} - {0})
+    if not places:
+        raise SearchError(f"A run of {count} step has no look on the way, so nothing to calibrate; take more steps.")
     rows, moving, looking = [], 0.0, 0.0
     for sampler, critic in problems:
         particles, columns = sampler.init(seeds(seed, n)), []

@@ -101,6 +101,8 @@ def test_measured_on_a_sampler_previews_end_with_what_best_of_n_scores() -> None
 def test_what_cannot_be_calibrated_is_refused() -> None:
     with pytest.raises(SearchError, match="needs 256 candidates"):
         calibrate(previews(0.5), target=64)
+    with pytest.raises(SearchError, match="no look on the way"):
+        measure([(GaussianMixtureSampler([[0.0]], [1.0], [1.0], steps=1), first_coordinate(1))], n=8)
     with pytest.raises(SearchError, match="one number of steps"):
         measure([])
     with pytest.raises(SearchError, match="not finite"):
