@@ -1,7 +1,8 @@
 """LLaVA-Reward as a `Reward`: the embedded one, or with `checkpoint=` any other, published ones too."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,9 +84,17 @@ class LlavaReward:
         )
         states = output.last_hidden_state  # (n, L, H)
         last = states[torch.arange(len(states), device=device), text.last.to(device)]  # (n, H)
-        visual = output.image_hidden_states.reshape(len(states), -1, states.shape[-1])  # (n, V, H)
+        visual = torch.cat(tuple(_features(output))).reshape(len(states), -1, states.shape[-1])  # (n, V, H)
         scores: Tensor = self._head(last, visual)
         return scores.to(images.device, torch.float32)
+
+
+def _features(output: Any) -> Iterable[Tensor]:  # noqa: ANN401  transformers has no types
+    """Projected visual tokens, picture by picture; transformers 5.24 put them elsewhere."""
+    features: Iterable[Tensor] = (
+        output.image_outputs.pooler_output if "image_outputs" in output else output.image_hidden_states
+    )
+    return features
 
 
 def load_llava_reward(  # noqa: PLR0913  one door to the embedded reward and to all published ones
