@@ -68,7 +68,9 @@ def _data(p: Parser) -> None:
 
 def _model(p: Parser) -> None:
     p.add_argument("--base", metavar="FOLDER_OR_ID", help="base model: a folder, a hub id, or embedded")
-    p.add_argument("--init", metavar="CHECKPOINT", help="go on from a checkpoint with the same base, rank and head")
+    p.add_argument(
+        "--init", metavar="CHECKPOINT", help="go on from a checkpoint: same base and head, and same rank unless --full"
+    )
     p.add_argument("--out", type=Path, metavar="FOLDER", help="where the checkpoint goes")
     p.add_argument("--loss", choices=("bt", "gpm", "cls"), default="bt", help="of pairs (default: %(default)s)")
     p.add_argument("--dim", type=positive, default=2, help="outputs of a general preference (default: %(default)s)")
@@ -76,6 +78,7 @@ def _model(p: Parser) -> None:
     p.add_argument("--margin", type=finite, default=0.0, help="that a chosen side should be ahead (default: 0)")
     p.add_argument("--label-weight", type=above_zero, default=1.0, help="of a label beside a pair (default: 1)")
     p.add_argument("--no-skipca", action="store_true", help="a head that does not look back at the picture")
+    p.add_argument("--full", action="store_true", help="train the language model's own weights, no low-rank matrices")
     p.add_argument("--lora-rank", type=positive, default=128, help="default: %(default)s")
     p.add_argument("--lora-alpha", type=above_zero, metavar="ALPHA", help="default: twice the rank")
     p.add_argument("--lora-dropout", type=share, default=0.05, metavar="SHARE", help="default: %(default)s")
@@ -83,7 +86,7 @@ def _model(p: Parser) -> None:
         "--lora-only", action="store_true", help="leave head, SkipCA and projector as they are, as published"
     )
     p.add_argument("--no-projector", action="store_true", help="leave the projector as it is")
-    p.add_argument("--tower", action="store_true", help="give the vision tower low-rank matrices too")
+    p.add_argument("--tower", action="store_true", help="train the vision tower too, in the same way")
     p.add_argument("--num-crops", type=positive, default=16, help="of a picture, for Phi (default: %(default)s)")
 
 
@@ -155,7 +158,8 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     return Settings(
         loss=arguments.loss, dim=arguments.dim, tau=arguments.tau, margin=arguments.margin,
         label_weight=arguments.label_weight, skipca=not arguments.no_skipca, rank=rank,
-        alpha=arguments.lora_alpha or 2.0 * rank, dropout=arguments.lora_dropout, lora_only=arguments.lora_only,
+        alpha=arguments.lora_alpha or 2.0 * rank, dropout=arguments.lora_dropout, full=arguments.full,
+        lora_only=arguments.lora_only,
         projector=not arguments.no_projector, tower=arguments.tower, steps=arguments.steps or 0,
         epochs=arguments.epochs, batch=arguments.batch_size, micro=arguments.micro, rate=arguments.rate,
         warmup=arguments.warmup, clip=arguments.clip, decay=arguments.weight_decay, bfloat16=arguments.bf16,

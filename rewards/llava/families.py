@@ -98,10 +98,30 @@ def load_base(
     )
     tokenizer = load_tokenizer(folder)
     with understood(folder / "preprocessor_config.json"):
-        return Base(cast(Backbone, module), family.inputs(tokenizer, config, _preprocessing(folder), num_crops))
+        return Base(cast(Backbone, module), family.inputs(tokenizer, config, preprocessing(folder), num_crops))
 
 
-def _preprocessing(folder: Path) -> Json:
+def refill(backbone: Backbone, folder: Path, *, skip: Callable[[str], bool]) -> None:
+    """Give a backbone the weights of another model of the same kind and size, in place.
+
+    Args:
+        backbone: as `load_base` made it.
+        folder: of the model.
+        skip: as of `load_base`.
+
+    Raises:
+        CheckpointError: another model's, or damaged weights.
+    """
+    config = read_json(folder / "config.json")
+    with understood(folder / "config.json"):
+        rename = family_of(config).rename(config)
+    module = cast(nn.Module, backbone)
+    first = next(module.parameters())
+    files = weight_files(folder)
+    fill(module, files, lambda name: None if skip(name) else rename(name), device=first.device, dtype=first.dtype)
+
+
+def preprocessing(folder: Path) -> Json:
     """What preprocessor_config.json says, or in a folder of ours the settings of its reward."""
     if (folder / SETTINGS_FILE).is_file():
         own = read_settings(folder)

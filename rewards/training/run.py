@@ -171,9 +171,9 @@ def _finish(run: Run, trainee: Trainee, trainer: Trainer) -> None:
     shutil.rmtree(part, ignore_errors=True)
     name = str(Path(run.base).absolute()) if Path(run.base).is_dir() else run.base
     save_official(part, trainee.official(folder), base=folder, base_name=name)
-    (run.out / "lora").mkdir(exist_ok=True)
     for path in sorted(part.rglob("*")):
         if path.is_file():
+            (run.out / path.relative_to(part)).parent.mkdir(exist_ok=True)
             replace_synced(path, run.out / path.relative_to(part))
     shutil.rmtree(part)
     facts = {**trainer.terms, "records": len(run.records), "torch": torch.__version__, "test": _tested(run, trainer)}

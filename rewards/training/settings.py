@@ -20,9 +20,10 @@ class Settings:
         label_weight: what a labelled picture counts beside a pair.
         skipca: whether the head looks back at the visual tokens.
         rank, alpha, dropout: of the low-rank matrices.
+        full: train the language model's own weights instead of low-rank matrices beside them.
         lora_only: train nothing but these, as the published code does; head, SkipCA and projector keep initial values.
         projector: whether the projector is trained.
-        tower: whether the vision tower gets low-rank matrices too; otherwise it is frozen.
+        tower: whether the vision tower is trained too, in the same way; otherwise it is frozen.
         steps: of the optimizer; 0 goes `epochs` times through the data.
         epochs: times through the data.
         batch: records per step, over all processes.
@@ -46,6 +47,7 @@ class Settings:
     rank: int = 128
     alpha: float = 256.0
     dropout: float = 0.05
+    full: bool = False
     lora_only: bool = False
     projector: bool = True
     tower: bool = False
@@ -67,6 +69,8 @@ class Settings:
             raise RewardError(f"Got loss {self.loss!r}; expected 'bt', 'gpm' or 'cls'.")
         if self.loss == "gpm" and (self.dim < 2 or self.dim % 2):
             raise RewardError(f"Got {self.dim} outputs for a general preference; expected an even number.")
+        if self.full and self.lora_only:
+            raise RewardError("Got full and lora_only, which exclude each other; take one of them.")
         for name in ("tau", "rank", "alpha", "batch", "micro", "rate", "clip", "epochs"):
             value = getattr(self, name)
             if not 0 < value < math.inf:

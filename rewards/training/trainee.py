@@ -1,4 +1,4 @@
-"""The model in training: a base model with low-rank matrices (peft), a head, and the parts that are meant to move."""
+"""The model in training: a base model, a head, and low-rank matrices (peft) or the model's own weights that move."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -12,10 +12,11 @@ from rewards.errors import CheckpointError
 from rewards.llava.backbone import Backbone
 from rewards.llava.batches import Row
 from rewards.llava.decoder import checkpoint_layers, device_of
-from rewards.llava.families import Base, family_of, load_base, resolve
+from rewards.llava.families import Base, family_of, load_base, refill, resolve
 from rewards.llava.heads import PublishedHead, build_head
+from rewards.llava.loading import check_family
 from rewards.llava.low_rank import plain
-from rewards.llava.official import PROJECTORS, Official, RewardConfig, check_fit
+from rewards.llava.official import PROJECTORS, Official, RewardConfig, apply, check_fit, is_head
 from rewards.llava.scoring import Scorer, distinct
 from rewards.llava.weights import read_json
 from rewards.training.settings import Settings
@@ -28,7 +29,7 @@ class Trainee(nn.Module):
     """Backbone and head as one module; only what is trained requires gradients, in float32.
 
     Args:
-        backbone: of the base model, changed in place: its linear layers get low-rank matrices.
+        backbone: of the base model, changed in place: its linear layers get low-rank matrices, unless all is trained.
         head: to be trained.
         pad_id: fills a batch.
         family: name of the backbone's family.
@@ -39,12 +40,12 @@ class Trainee(nn.Module):
         super().__init__()
         self.settings = settings
         self.backbone, self.head = cast(nn.Module, backbone), head
-        self.targets = _adapt(backbone, family, settings)
+        self.targets = () if settings.full else _adapt(backbone, family, settings)
         self._scorer = Scorer(backbone, head, pad_id)
         self.backbone.requires_grad_(False)
         self.head.requires_grad_(not settings.lora_only)
         for name, parameter in self.backbone.named_parameters():
-            if ".lora_" in name or (settings.projector and not settings.lora_only and is_projector(name)):
+            if moves(name, settings):
                 parameter.requires_grad_().data = parameter.data.float()
         if settings.checkpointing:
             checkpoint_layers(backbone)
@@ -69,11 +70,15 @@ class Trainee(nn.Module):
         yield from sorted((name, value) for name, value in self.named_parameters() if value.requires_grad)
 
     def start_from(self, checkpoint: Official) -> None:
-        """Take over low-rank matrices, head and projector of a checkpoint.
+        """Take over low-rank matrices, head and projector of a checkpoint; where all is trained, the head alone.
 
         Raises:
-            CheckpointError: it is a full fine-tune, or does not fit.
+            CheckpointError: it is a full fine-tune where low-rank matrices are trained, or does not fit.
         """
+        if self.settings.full:
+            _check_head(checkpoint, self.head)
+            self.head.load_state_dict(checkpoint.head)
+            return
         low = _low_rank(self.backbone)
         _check_start(checkpoint, self.head, low)
         with torch.no_grad():
@@ -88,23 +93,25 @@ class Trainee(nn.Module):
     def official(self, folder: Path) -> Official:
         """What is trained, as a checkpoint that `save_official` writes; `folder` holds the base model."""
         head, ours = self.head, self.settings
+        own = {name: value.data for name, value in self.backbone.named_parameters() if ours.full or is_projector(name)}
         mode, outputs = "masked" if head.skipca else "", head.value_head.out_features
         return Official(
             folder=folder,
             family=family_of(read_json(folder / "config.json")),
             settings=RewardConfig(head.skipca, ours.tau, ours.loss == "gpm", outputs, mode),
             head=dict(head.state_dict()),
-            projector={name: value.data for name, value in self.backbone.named_parameters() if is_projector(name)},
+            projector=own,
             lora=_low_rank(self.backbone),
-            scale=self.settings.alpha / self.settings.rank,
+            scale=1.0 if ours.full else ours.alpha / ours.rank,
             targets=self.targets,
+            full=ours.full,
         )
 
 
 def load_trainee(
     base: str | Path, settings: Settings, *, device: torch.device | str = "cpu", start: Official | None = None
 ) -> tuple[Trainee, Base]:
-    """A base model with a new head, or with head and matrices of the checkpoint `start`.
+    """A base model with a new head, or with head and weights of the checkpoint `start`.
 
     Args:
         base: folder or hub name of the base model, or "embedded".
@@ -117,9 +124,10 @@ def load_trainee(
     """
     folder = resolve(base)
     dtype = torch.bfloat16 if settings.bfloat16 else torch.float32
-    loaded = load_base(folder, num_crops=settings.num_crops, device=device, dtype=dtype)
+    loaded = load_base(folder, num_crops=settings.num_crops, device=device, dtype=dtype, skip=is_head)
     if start is not None:
-        check_fit(start, loaded.backbone)
+        check_family(start, folder)
+        _begin(start, loaded.backbone, settings)
     head = build_head(initial_head(loaded.backbone.width, settings), loaded.backbone.eps).to(device)
     family = family_of(read_json(folder / "config.json")).name
     trainee = Trainee(loaded.backbone, head, loaded.inputs.pad_id, family, settings)
@@ -141,6 +149,25 @@ def initial_head(width: int, settings: Settings) -> dict[str, Tensor]:
 def is_projector(name: str) -> bool:
     """Whether a parameter of a backbone belongs to the projector."""
     return any(f".{part}" in f".{name}" for part in PROJECTORS)
+
+
+def moves(name: str, settings: Settings) -> bool:
+    """Whether a parameter of a backbone is trained."""
+    if ".lora_" in name:
+        return True
+    if is_projector(name):
+        return settings.projector and not settings.lora_only
+    return settings.full and (settings.tower or not _is_tower(name))
+
+
+def _begin(start: Official, backbone: Backbone, settings: Settings) -> None:
+    """Put into the base model what of `start` is not trained as low-rank matrices."""
+    if not settings.full:
+        check_fit(start, backbone)
+    elif start.full:
+        refill(backbone, start.folder, skip=is_head)
+    else:
+        apply(start, backbone)
 
 
 def _adapt(backbone: Backbone, family: str, settings: Settings) -> tuple[str, ...]:
@@ -169,13 +196,11 @@ def _adapt(backbone: Backbone, family: str, settings: Settings) -> tuple[str, ..
 
 def _check_start(checkpoint: Official, head: nn.Module, low: Mapping[str, tuple[Tensor, Tensor]]) -> None:
     """Raise `CheckpointError` unless head and matrices of `checkpoint` have the shapes of the training's."""
-    wanted = {name: value.shape for name, value in head.state_dict().items()}
-    found = {name: value.shape for name, value in checkpoint.head.items()}
-    if checkpoint.full or not checkpoint.lora or wanted != found:
+    if checkpoint.full or not checkpoint.lora:
         raise CheckpointError(
-            f"{checkpoint.folder} has another head, or no low-rank matrices; begin from a LoRA checkpoint with as "
-            "many outputs, and with SkipCA if this training has it."
+            f"{checkpoint.folder} has no low-rank matrices; begin from a LoRA checkpoint, or train all weights."
         )
+    _check_head(checkpoint, head)
     for name, (down, up) in checkpoint.lora.items():
         if name not in low or low[name][0].shape != down.shape or low[name][1].shape != up.shape:
             raise CheckpointError(
@@ -184,10 +209,24 @@ def _check_start(checkpoint: Official, head: nn.Module, low: Mapping[str, tuple[
             )
 
 
+def _check_head(checkpoint: Official, head: nn.Module) -> None:
+    wanted = {name: value.shape for name, value in head.state_dict().items()}
+    if wanted != {name: value.shape for name, value in checkpoint.head.items()}:
+        raise CheckpointError(
+            f"{checkpoint.folder} has another head; begin from a checkpoint with as many outputs, and with SkipCA if "
+            "this training has it."
+        )
+
+
 def _in_tower(name: str) -> bool:
     """Whether a linear layer belongs to a vision tower and is no part of the projector."""
     tower = any(f".{part}" in f".{name}" for part in ("img_processor.", "vision_tower.", "visual.blocks."))
     return tower and (name.rpartition(".")[2] in _CLIP or "visual.blocks." in name)
+
+
+def _is_tower(name: str) -> bool:
+    """Whether a parameter belongs to a vision tower; those of projectors are asked for before."""
+    return any(f".{part}" in f".{name}" for part in ("img_processor.", "vision_tower.", "visual."))
 
 
 def _low_rank(module: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:

@@ -165,7 +165,7 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path) -> None:
         next(train(Run([], "embedded", tmp_path / "out", small())))
     with pytest.raises(CheckpointError, match="expected a LoRA checkpoint of the same base model and rank"):
         load_trainee("embedded", small(rank=2), start=saved(misaligned(tmp_path, 2, 0), tmp_path / "rank-4"))
-    with pytest.raises(CheckpointError, match="has another head, or no low-rank matrices"):
+    with pytest.raises(CheckpointError, match="has another head"):
         load_trainee("embedded", small(skipca=False), start=read_official(tmp_path / "rank-4"))
 
 
