@@ -5,29 +5,23 @@ disagree, and unlike ranks it does not change when a candidate is added; so it i
 are known. Elsewhere a sum is one of ranks. These need no calibration, and cascades save the dear reward most of the
 work, but both depend on the company.
 
-`calibrate` measures deviations; a calibration file is JSON: {"deviations": {"pickscore": 0.9, "aesthetic": 0.31}}.
+Deviations come from `rewards.calibration`.
 """
 
-import json
+import hashlib
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from rewards.base import ImagesLike, Reward, Scores, check_scores
-from rewards.errors import RewardError
 from rewards.grammar import Bound, Cascade, Named, Node, Rank, Subject, Sum
 
 REFUSED = 1e6  # what breaking a constraint costs: more than any score, and finite, so that searches can go on
-TYPICAL = {
-    "imagereward": 0.51,
-    "pickscore": 0.62,
-    "hpsv2": 0.0079,
-}  # of FLUX.1-dev and SDXL pictures, 100 prompts × 200
 COMPARE: dict[str, Callable[[Tensor, float], Tensor]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -60,8 +54,8 @@ class CalibratedSum:
 
     @property
     def revision(self) -> str:
-        """The weights of the rewards and their deviations."""
-        return ", ".join(f"{reward.name} {getattr(reward, 'revision', '')}/{d:g}" for _, reward, d in self.terms)
+        """Of the rewards and their deviations."""
+        return _revision([reward for _, reward, _ in self.terms], [(weight, d) for weight, _, d in self.terms])
 
     def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
         """Scores (N,) in deviations."""
@@ -81,6 +75,11 @@ class RankSum:
     name: str
     terms: tuple[tuple[float, Reward], ...]
     absolute = False
+
+    @property
+    def revision(self) -> str:
+        """Of the rewards."""
+        return _revision([reward for _, reward in self.terms], [weight for weight, _ in self.terms])
 
     def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
         """Scores (N,)."""
@@ -104,6 +103,11 @@ class CascadeReward:
     name: str
     stages: tuple[tuple[int | None, Reward], ...]
     absolute = False
+
+    @property
+    def revision(self) -> str:
+        """Of the rewards."""
+        return _revision([reward for _, reward in self.stages], [count for count, _ in self.stages])
 
     def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
         """Scores (N,): the last stage's for those that it judged, the order of the earlier stages below them."""
@@ -147,6 +151,11 @@ class Constrained:
         """Whether scores can be compared over time."""
         return self.score.absolute and all(reward.absolute for reward, _, _ in self.bounds)
 
+    @property
+    def revision(self) -> str:
+        """Of the rewards and their bounds."""
+        return _revision([self.score, *(reward for reward, _, _ in self.bounds)], [bound[1:] for bound in self.bounds])
+
     def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
         """Scores (N,), and -`REFUSED` or less for who breaks a bound."""
         scores = _asked(self.score, images, prompts)
@@ -155,6 +164,27 @@ class Constrained:
             values = _asked(reward, images, prompts)
             broken += torch.where(COMPARE[sign](values, limit), 0.0, 1 + (values - limit).abs())
         return torch.where(broken > 0, -REFUSED * broken, scores)
+
+
+Combination: TypeAlias = CalibratedSum | RankSum | CascadeReward | Constrained
+
+
+def with_parts(reward: Reward, change: Callable[[Reward], Reward]) -> Reward:
+    """The same combination of what `change` makes of each reward in it; of a single reward what it makes of that."""
+
+    def changed(part: Reward) -> Reward:
+        return with_parts(part, change)
+
+    if isinstance(reward, CalibratedSum):
+        return replace(reward, terms=tuple((weight, changed(part), d) for weight, part, d in reward.terms))
+    if isinstance(reward, RankSum):
+        return replace(reward, terms=tuple((weight, changed(part)) for weight, part in reward.terms))
+    if isinstance(reward, CascadeReward):
+        return replace(reward, stages=tuple((count, changed(part)) for count, part in reward.stages))
+    if isinstance(reward, Constrained):
+        bounds = tuple((changed(part), sign, limit) for part, sign, limit in reward.bounds)
+        return replace(reward, score=changed(reward.score), bounds=bounds)
+    return change(reward)
 
 
 def build(
@@ -187,51 +217,6 @@ def build(
     return CalibratedSum(name, tuple((w, made(part), d) for (w, part), d in zip(node.terms, known, strict=True)))
 
 
-def calibrate(
-    rewards: Mapping[str, Reward], groups: Sequence[tuple[str, ImagesLike]], path: str | Path | None = None
-) -> dict[str, float]:
-    """Each reward's deviation within a prompt, pooled over prompts; written to a calibration file if a path is given.
-
-    Args:
-        rewards: By the names that specifications use.
-        groups: A prompt and at least two pictures of it, several times.
-        path: Where to write.
-
-    Raises:
-        RewardError: Too few pictures, or a reward that says the same of all.
-    """
-    if not groups or any(len(images) < 2 for _, images in groups):
-        raise RewardError("A deviation within a prompt takes at least two pictures of each prompt; give more.")
-    deviations = {}
-    for name, reward in rewards.items():
-        scores = [_asked(reward, images, [prompt] * len(images)).double() for prompt, images in groups]
-        squares = sum(float((values - values.mean()).square().sum()) for values in scores)
-        deviations[name] = (squares / sum(len(values) - 1 for values in scores)) ** 0.5
-        if not deviations[name] > 0:
-            raise RewardError(f"The reward {name} scores all pictures of each prompt alike; it cannot be calibrated.")
-    if path is not None:
-        Path(path).write_text(json.dumps({"deviations": deviations}, indent=2) + "\n", encoding="utf-8")
-    return deviations
-
-
-def read_calibration(path: str | Path) -> dict[str, float]:
-    """The deviations of a calibration file.
-
-    Raises:
-        RewardError: It cannot be read, or holds no positive numbers.
-    """
-    try:
-        deviations = {str(k): float(v) for k, v in json.loads(Path(path).read_text("utf-8"))["deviations"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RewardError(
-            f'{path} is no calibration ({error}); it is JSON such as {{"deviations": {{"pickscore": 0.9}}}}.'
-        ) from error
-    wrong = [name for name, value in deviations.items() if not 0 < value < float("inf")]
-    if wrong:
-        raise RewardError(f"{path} gives {wrong[0]} a deviation of {deviations[wrong[0]]}; it must be positive.")
-    return deviations
-
-
 def ranks(scores: Tensor) -> Tensor:
     """Ranks (N,) of scores (N,) from 0 (lowest) to 1 (highest); equal scores share the mean of their ranks."""
     below = (scores[:, None] > scores[None, :]).sum(dim=1)
@@ -249,6 +234,13 @@ def take(images: ImagesLike, places: Sequence[int]) -> ImagesLike:
 
 def _asked(reward: Reward, images: ImagesLike, prompts: Sequence[str]) -> Scores:
     return check_scores(reward(images, prompts), reward.name, len(prompts)).cpu()
+
+
+def _revision(parts: Sequence[Reward], settings: Sequence[object]) -> str:
+    """Hash of the rewards' revisions and what they are combined by; empty if one of them has none."""
+    revisions = [str(getattr(part, "revision", "")) for part in parts]
+    named = [(part.name, revision) for part, revision in zip(parts, revisions, strict=True)]
+    return hashlib.sha256(repr((named, settings)).encode()).hexdigest()[:12] if all(revisions) else ""
 
 
 def _by_prompt(prompts: Sequence[str]) -> Iterator[list[int]]:

@@ -25,6 +25,11 @@ class FunctionReward:
         """Whether gradients reach the pictures: what the function says of itself by an attribute of this name."""
         return getattr(self.function, "differentiable", False) is True
 
+    @property
+    def revision(self) -> str:
+        """What the function says of itself by an attribute of this name; caches tell its versions apart by it."""
+        return str(getattr(self.function, "revision", ""))
+
     def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
         """Scores of N pictures, (N,)."""
         pictures = as_images(images)

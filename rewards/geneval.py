@@ -100,10 +100,11 @@ def load_geneval(
     from rewards.geneval_owl import load_owl
 
     scenes = read_metadata(metadata) if metadata else {}
-    owl = load_owl(checkpoint, threshold, device=device_of(device), dtype=dtype_of(dtype))
+    number = dtype_of(dtype)
+    owl = load_owl(checkpoint, threshold, device=device_of(device), dtype=number)
     files = (*owl.files, *([Path(metadata)] if metadata else []))
     score = SceneScore(owl, scenes, bool(strict))
-    return SingleReward("geneval", score, differentiable=False, files=files, settings=f"{threshold} {strict}")
+    return SingleReward("geneval", score, differentiable=False, files=files, settings=f"{threshold} {strict} {number}")
 
 
 def fulfilment(scene: Scene, objects: Objects) -> float:

@@ -135,7 +135,7 @@ def load_hpsv3(
         outputs: Tensor = network(row, token)
         return outputs[0]
 
-    return SingleReward("hpsv3", score, differentiable=True, files=[file])
+    return SingleReward("hpsv3", score, differentiable=True, files=[file], settings=str(number))
 
 
 def backbone_name(name: str) -> str | None:

@@ -13,19 +13,18 @@ classes "normal" and "nsfw" and 86 M parameters.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from rewards.devices import device_of, dtype_of
-from rewards.errors import CheckpointError, RewardError
+from rewards.errors import RewardError
 from rewards.llava.backbone import Foreign
 from rewards.llava.families import resolve
 from rewards.llava.weights import weight_files
 from rewards.single import Look, SingleReward
-from rewards.whole import FILES, load_whole
+from rewards.whole import FILES, load_whole, processor_of
 
 CHECKPOINT = "Falconsai/nsfw_image_detection"
 UNSAFE = ("explicit", "hentai", "nsfw", "porn", "pornography", "sexual", "unsafe")
@@ -77,13 +76,13 @@ def load_nsfw(
     """
     from transformers import AutoModelForImageClassification
 
-    folder = resolve(checkpoint, FILES)
-    model = load_whole(AutoModelForImageClassification, folder, dtype_of(dtype)).to(device_of(device))
+    folder, number = resolve(checkpoint, FILES), dtype_of(dtype)
+    model = load_whole(AutoModelForImageClassification, folder, number).to(device_of(device))
     classes = unsafe_classes(model.config.id2label, labels)
     independent = model.config.problem_type == "multi_label_classification"
     files = (*weight_files(folder), folder / "preprocessor_config.json")
     score = Unsafe(model, _processor(folder), classes, independent)
-    return SingleReward("nsfw", score, differentiable=False, files=files, settings=f"{classes} {independent}")
+    return SingleReward("nsfw", score, differentiable=False, files=files, settings=f"{classes} {independent} {number}")
 
 
 def unsafe_classes(names: Mapping[int, str], labels: str = "") -> tuple[int, ...]:
@@ -109,12 +108,7 @@ def unsafe_classes(names: Mapping[int, str], labels: str = "") -> tuple[int, ...
 def _processor(folder: Path) -> Callable[[Image.Image], Tensor]:
     from transformers import AutoImageProcessor
 
-    try:
-        load: Any = AutoImageProcessor.from_pretrained
-        processor = load(folder, local_files_only=True, backend="pil")
-    except Exception as error:  # what is missing differs from family to family
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"The image processor in {folder} cannot be loaded: {said}") from error
+    processor = processor_of(AutoImageProcessor, folder)
 
     def prepare(picture: Image.Image) -> Tensor:
         pixels: Tensor = processor(images=picture, return_tensors="pt")["pixel_values"]

@@ -5,6 +5,8 @@ They do not look at the prompt. `load_reward("pixels:brightness")`, `"pixels:col
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -28,6 +30,13 @@ class PixelReward:
     measure: Callable[[Images], Tensor]
     absolute: bool = True
     differentiable: bool = True
+
+    @cached_property
+    def revision(self) -> str:
+        """Hash of this file, for records and caches: there are no weights."""
+        from rewards.states import fingerprint
+
+        return fingerprint([Path(__file__)], "")
 
     def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
         """Scores of N pictures, (N,) float32; the prompts are only counted."""

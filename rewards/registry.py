@@ -50,7 +50,7 @@ def load_reward(spec: str, *, calibration: str | Path | None = None, **options: 
     Args:
         spec: "name", "name:variant" (for example "pixels:sharpness"), "package.module:Class" or a function written the
             same way, or several of them combined; see `rewards.grammar`.
-        calibration: a file with deviations for sums; see `rewards.combine`.
+        calibration: a file with deviations for sums; see `rewards.calibration`.
         options: keyword arguments of that reward, for example `checkpoint` and `device` of "llava-reward"; of several
             rewards each gets those it has.
 
@@ -62,7 +62,8 @@ def load_reward(spec: str, *, calibration: str | Path | None = None, **options: 
     node = parse(spec)
     if isinstance(node, Named):
         return _load(node, spec, options)
-    from rewards.combine import TYPICAL, build, read_calibration
+    from rewards.calibration import TYPICAL, read_calibration
+    from rewards.combine import build
 
     factories = {named: _factory(named, spec) for named in names(node)}
     for option in options:

@@ -19,9 +19,8 @@ from torch import Tensor
 from rewards.devices import device_of, dtype_of
 from rewards.errors import RewardError, UnknownRewardError
 from rewards.llava.families import resolve
-from rewards.llava.weights import weight_files
 from rewards.single import Look, SingleReward
-from rewards.vlm import VLM_FILES, Vlm, both_limits, load_vlm
+from rewards.vlm import VLM_FILES, Vlm, both_limits, files_of, load_vlm
 
 CHECKPOINT = "CodeGoat24/UnifiedReward-qwen-7b"
 DECIMALS = 2
@@ -104,15 +103,15 @@ def load_unifiedreward(
         raise UnknownRewardError(f"Got 'unifiedreward:{variant}'; expected unifiedreward:score or unifiedreward:acs.")
     if tokens < 1:
         raise RewardError(f"Got tokens {tokens}; expected at least 1.")
-    folder = resolve(checkpoint, VLM_FILES)
-    vlm = load_vlm(folder, limits=both_limits, device=device_of(device), dtype=dtype_of(dtype))
+    folder, number = resolve(checkpoint, VLM_FILES), dtype_of(dtype)
+    vlm = load_vlm(folder, limits=both_limits, device=device_of(device), dtype=number)
     form = FORMS[variant]
     return SingleReward(
         "unifiedreward",
         lambda look, prompt: judged(vlm, look, form, prompt, tokens),
         differentiable=False,
-        files=weight_files(folder),
-        settings=f"{variant} {tokens}",
+        files=files_of(folder),
+        settings=f"{variant} {tokens} {number}",
     )
 
 

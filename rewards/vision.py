@@ -77,8 +77,9 @@ class VisionReward:
 
     @cached_property
     def revision(self) -> str:
-        """Hash of the weights and settings, for records and caches."""
-        return fingerprint(*self._source)
+        """Hash of the weights, their number format and the settings, for records and caches."""
+        files, settings = self._source
+        return fingerprint(files, f"{settings} {self.network.weight.dtype}")
 
     def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
         """Scores of N pictures against their prompts, (N,) float32.

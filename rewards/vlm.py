@@ -15,15 +15,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rewards.errors import CheckpointError, RewardError
+from rewards.errors import RewardError
 from rewards.llava.backbone import Foreign
 from rewards.llava.families import load_tokenizer, resolve
 from rewards.llava.layouts import qwen_limits
 from rewards.llava.normalise import Normalise
 from rewards.llava.qwen_resize import MERGE, flat, patches, smart_size
-from rewards.llava.weights import read_json
+from rewards.llava.weights import read_json, weight_files
 from rewards.single import Look
 from rewards.views import bicubic, to_tensor
+from rewards.whole import load_whole, processor_of
 
 Inputs: TypeAlias = dict[str, Tensor]
 Limits: TypeAlias = tuple[int, int]
@@ -177,6 +178,11 @@ def both_limits(settings: dict[str, Any], cell: int) -> tuple[Limits, ...]:
     return (*first_limits(settings, cell), qwen_limits(settings))
 
 
+def files_of(folder: Path) -> list[Path]:
+    """All that a score depends on: weights, and settings of the model, its tokenizer and its image processor."""
+    return [*weight_files(folder), *sorted(folder.glob("*.json"))]
+
+
 def load_model(folder: Path, dtype: torch.dtype) -> Foreign:
     """Any model of transformers that turns pictures and text into text.
 
@@ -185,21 +191,7 @@ def load_model(folder: Path, dtype: torch.dtype) -> Foreign:
     """
     from transformers import AutoModelForImageTextToText
 
-    loaded: Foreign
-    try:
-        loaded = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, output_loading_info=True
-        )
-    except Exception as error:  # transformers has no one class for what is wrong with a folder
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{folder} holds no model that transformers can load: {said}") from error
-    model, report = loaded
-    lost = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
-    if lost:
-        raise CheckpointError(
-            f"{len(lost)} weights in {folder} are missing or of another shape, for example {lost[0]!r}; copy it again."
-        )
-    return model.eval().requires_grad_(False)
+    return load_whole(AutoModelForImageTextToText, folder, dtype)
 
 
 def takes_types(model: Foreign) -> bool:
@@ -210,12 +202,7 @@ def takes_types(model: Foreign) -> bool:
 def _with_processor(model: Foreign, folder: Path) -> Vlm:
     from transformers import AutoProcessor
 
-    try:
-        load: Foreign = AutoProcessor.from_pretrained
-        processor = load(folder, local_files_only=True, backend="pil")
-    except Exception as error:  # what is missing differs from family to family
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"The processor in {folder} cannot be loaded: {said}") from error
+    processor = processor_of(AutoProcessor, folder)
 
     def prepare(look: Look, question: str) -> Inputs:
         turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}

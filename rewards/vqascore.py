@@ -16,9 +16,9 @@ from rewards.clip_t5 import KIND, TOKENIZER, TOWER, load_clip_t5
 from rewards.devices import device_of, dtype_of
 from rewards.errors import RewardError
 from rewards.llava.families import resolve
-from rewards.llava.weights import read_json, weight_files
+from rewards.llava.weights import read_json
 from rewards.single import Look, SingleReward
-from rewards.vlm import VLM_FILES, Vlm, first_limits, load_vlm
+from rewards.vlm import VLM_FILES, Vlm, files_of, first_limits, load_vlm
 
 CHECKPOINT = "zhiqiulin/clip-flant5-xxl"
 QUESTION = 'Does this figure show "{}"? Please answer Yes or No.'
@@ -61,8 +61,8 @@ def load_vqascore(
             "vqascore",
             lambda look, prompt: model.answer(look, asked.replace("{}", prompt), answer).exp(),
             differentiable=True,
-            files=weight_files(folder),
-            settings=f"{asked} {answer}",
+            files=files_of(folder),
+            settings=f"{asked} {answer} {number} {tower} {tokenizer}",
         )
     vlm = load_vlm(folder, limits=first_limits, device=place, dtype=number)
     asked = question or QUESTION
@@ -70,8 +70,8 @@ def load_vqascore(
         "vqascore",
         lambda look, prompt: answer_probability(vlm, look, asked.replace("{}", prompt), answer),
         differentiable=vlm.differentiable,
-        files=weight_files(folder),
-        settings=f"{asked} {answer}",
+        files=files_of(folder),
+        settings=f"{asked} {answer} {number}",
     )
 
 

@@ -34,3 +34,17 @@ def load_whole(kind: Any, folder: Path, dtype: torch.dtype) -> Foreign:  # noqa:
         )
     loaded: Foreign = model.eval().requires_grad_(False)
     return loaded
+
+
+def processor_of(kind: Any, folder: Path) -> Foreign:  # noqa: ANN401 - a class of transformers
+    """What prepares pictures, and text, for the model in `folder`, in PIL's arithmetic.
+
+    Raises:
+        CheckpointError: It holds none.
+    """
+    try:
+        loaded: Foreign = kind.from_pretrained(folder, local_files_only=True, backend="pil")
+    except Exception as error:  # what is missing differs from family to family
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"The processor in {folder} cannot be loaded: {said}") from error
+    return loaded

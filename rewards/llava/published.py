@@ -1,9 +1,7 @@
 """LLaVA-Reward's published checkpoints as a `Reward`, on any of their backbones."""
 
-import hashlib
 from collections.abc import Collection, Sequence
 from functools import cached_property
-from pathlib import Path
 
 import torch
 from PIL import Image
@@ -20,10 +18,10 @@ from rewards.llava.pictures import as_pictures
 from rewards.llava.preparing import by_picture, in_order, prepared, reunited
 from rewards.llava.scoring import Scorer
 from rewards.preferences import borda
+from rewards.states import fingerprint
 
 _BATCH, _BATCH_CPU = 16, 1  # pictures in one pass
 _PROMPTS = 64  # on one picture in one pass; each takes memory for its own words alone
-_WHOLE = 1 << 30  # bytes; larger files go into the revision by their size
 
 
 class PublishedReward:
@@ -73,8 +71,13 @@ class PublishedReward:
 
     @cached_property
     def revision(self) -> str:
-        """Content hash of the checkpoint and the base model's name, 12 hexadecimal digits."""
-        return _revision(self.checkpoint.folder, self.base)
+        """Hash of the checkpoint, the base model's name and all options that change a score, 12 hexadecimal digits."""
+        scorer, folder = self.scorer, self.checkpoint.folder
+        company = self.batches.size if scorer.official else None  # who runs with whom is part of the score
+        crops, number = getattr(self.inputs, "num_crops", None), next(scorer.backbone.norm.parameters()).dtype
+        options = (self.base, scorer.official, company, scorer.mean, scorer.layer, crops, number)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        return fingerprint(files, f"{options} {[str(path.relative_to(folder)) for path in files]}")
 
     def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
         """Scores of N pictures against their prompts, (N,) float32.
@@ -197,13 +200,3 @@ def _check_company(prompts: Sequence[str]) -> None:
             f"Got one picture for {alone[0]!r}, but this checkpoint's head (general preference) only compares pictures "
             "of one prompt; give it two or more, read `heads`, or take a Bradley-Terry checkpoint."
         )
-
-
-def _revision(folder: Path, base: str) -> str:
-    digest = hashlib.sha256(base.encode())
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder)} {size}".encode())
-        if size < _WHOLE:
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]

@@ -31,7 +31,7 @@ class LlavaReward:
         batch_size: pictures in one forward pass.
         device: where the model runs; scores come back to the images' device.
         dtype: of the language model and vision tower; the head's norm is computed in float32.
-        revision: content hash of the weights, for records.
+        revision: content hash of the weights, with their dtype if it is not float32, for records.
     """
 
     name = "llava-reward"
@@ -161,7 +161,8 @@ def load_llava_reward(  # noqa: PLR0913  one door to the embedded reward and to 
     folder = EMBEDDED if checkpoint is None else Path(checkpoint)
     parts = load_checkpoint(folder)
     size = 16 if batch_size is None else batch_size
-    return LlavaReward(parts, batch_size=size, device=place, dtype=number, revision=revision(folder))
+    known = revision(folder) if number == torch.float32 else f"{revision(folder)} {number}"
+    return LlavaReward(parts, batch_size=size, device=place, dtype=number, revision=known)
 
 
 def _is_published(folder: Path) -> bool:

@@ -5,6 +5,8 @@ where q in [0, 1) grows with the share of the sentence that is right.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,6 +30,13 @@ class ShapesReward:
 
     name = "shapes"
     absolute = True
+
+    @cached_property
+    def revision(self) -> str:
+        """Hash of the code of this package, for records and caches: there are no weights."""
+        from rewards.states import fingerprint
+
+        return fingerprint(sorted(Path(__file__).parent.glob("*.py")), "")
 
     def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
         """Scores of N pictures against their prompts, (N,) float32.

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from rewards import load_reward
 from rewards.base import Images, Reward
-from rewards.combine import REFUSED, build, calibrate, ranks, read_calibration
+from rewards.calibration import calibrate, read_calibration
+from rewards.combine import REFUSED, build, ranks
 from rewards.errors import RewardError, SpecError, UnknownRewardError
 from rewards.grammar import Named, parse
 from rewards.testing import check_reward
@@ -145,6 +146,30 @@ def test_what_cannot_be_calibrated_is_refused() -> None:
         calibrate({"r": Channel("r")}, [("one", IMAGES[:1])])
     with pytest.raises(RewardError, match="alike"):
         calibrate({"b": Channel("b")}, [("one", IMAGES)])
+
+
+def test_a_revision_follows_all_that_a_combination_is_made_of() -> None:
+    class Version(Channel):
+        def __init__(self, name: str, revision: str) -> None:
+            super().__init__(name)
+            self.revision = revision
+
+    def revision(text: str, version: str = "1", **deviations: float) -> str:
+        whole = build(parse(text), "any", lambda named: Version(named.name, version), deviations)
+        return str(getattr(whole, "revision", ""))
+
+    texts = ("2*r", "3*r", "rank(r)", "rank(r + g)", "rank(r + 2*g)", "r:2 > g", "r:3 > g", "r subject to g < 1",
+             "r subject to g < 2")  # fmt: skip
+    told = [revision(text) for text in texts] + [revision("2*r + g", r=1, g=1), revision("2*r + g", r=1, g=2)]
+    assert len(set(told)) == len(told)
+    assert all(revision(text) == revision(text) != revision(text, "2") for text in texts)
+    assert {revision(text, version="") for text in texts} == {""}  # nobody could tell
+
+
+@pytest.mark.parametrize("spec", ["pixels:sharpness", "shapes", "jpeg", "llava-reward", "rank(shapes + jpeg)"])
+def test_what_is_here_has_a_revision(spec: str) -> None:
+    first, again = load_reward(spec), load_reward(spec)
+    assert first.revision == again.revision != ""  # type: ignore[attr-defined]
 
 
 def redness(images: Images, prompts: Sequence[str]) -> torch.Tensor:

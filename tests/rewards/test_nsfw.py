@@ -96,5 +96,5 @@ def test_a_folder_without_a_processor_is_refused(two: Path, tmp_path: Path) -> N
     for path in two.iterdir():
         if path.name != "preprocessor_config.json":
             (tmp_path / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(RewardError, match="image processor in"):
+    with pytest.raises(RewardError, match="The processor in"):
         load_reward("nsfw", checkpoint=tmp_path)

@@ -176,3 +176,16 @@ def test_the_revision_follows_the_checkpoint(folder: Path) -> None:
     before, again = load(folder).revision, load(folder).revision
     change(folder / HEAD, lambda state: {**state, "value_head.weight": state["value_head.weight"] * 2})
     assert before == again != load(folder).revision
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"num_crops": 2}, {"skipca": "official"}, {"pooling": "mean"}, {"layer": 0}, {"dtype": torch.bfloat16}],
+)
+def test_the_revision_follows_every_option_that_changes_a_score(option: dict[str, Any], folder: Path) -> None:
+    assert load(folder).revision == load(folder, batch_size=3).revision != load(folder, **option).revision
+
+
+def test_where_companions_count_the_batch_size_is_part_of_the_revision(folder: Path) -> None:
+    two, three = (load(folder, skipca="official", batch_size=size).revision for size in (2, 3))
+    assert two != three
