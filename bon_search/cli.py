@@ -138,9 +138,9 @@ def _load(arguments: argparse.Namespace, remake: Remake | None) -> BestOfNPipeli
     for warning in warned:
         _say(f"warning: {warning.message}")
     if arguments.score_cache:
-        from rewards.cache import Cached
+        from rewards.cache import cached
 
-        pipeline.reward = Cached(pipeline.reward, arguments.score_cache)
+        pipeline.reward = cached(pipeline.reward, arguments.score_cache)
     scheduler = arguments.scheduler or (recipe.scheduler if recipe else None)
     if scheduler:
         with_scheduler(pipeline.pipe, scheduler)

@@ -1,8 +1,9 @@
 """Scores that are kept in a file, so that nothing is ever scored twice.
 
 A score is found again by the name and revision of the reward, the content of the picture and the prompt; the file holds
-hashes of these and the numbers, in SQLite, so that any number of processes may share it. A revision is of weights and
-settings: after a change of a reward's code, begin a new file.
+hashes of these and the numbers, in SQLite, so that any number of processes may share it. Of a combination each reward
+keeps its own scores, so that other weights, ranks or bounds ask no reward again. A revision is of weights and settings:
+after a change of a reward's code, begin a new file.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from rewards.base import ImagesLike, Reward, Scores, as_images, as_scores
-from rewards.combine import CalibratedSum, take
+from rewards.combine import take, with_parts
 from rewards.errors import RewardError
 from rewards.vision import check_texts
 
@@ -28,15 +29,24 @@ _PATIENCE = 60  # seconds that a process waits for another one's write
 _TABLE = "CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, score REAL NOT NULL) WITHOUT ROWID"
 
 
+def cached(reward: Reward, path: str | Path) -> Reward:
+    """The reward, or the combination, whose scores are kept in a file; a judge keeps its own answers.
+
+    Raises:
+        RewardError: See `Cached`.
+    """
+    return with_parts(reward, lambda part: part if getattr(part, "keeps_answers", False) else Cached(part, path))
+
+
 class Cached:
-    """A reward that looks a score up before it computes one.
+    """A single reward that looks a score up before it computes one.
 
     Pictures that require a gradient go to the reward itself, and so do inputs that are no pictures, which it refuses.
     A score that is not finite is given out but not kept. A file that can no longer be read or written costs a warning
     and no score.
 
     Args:
-        reward: An absolute one with a revision; of a sum, each of its rewards must have one.
+        reward: An absolute one with a revision; for a combination see `cached`.
         path: The file; it is made if there is none.
 
     Raises:
@@ -113,19 +123,16 @@ class Cached:
 
 
 def _check_keepable(reward: Reward) -> None:
+    if getattr(reward, "keeps_answers", False):
+        raise RewardError(
+            f"The reward {reward.name!r} keeps its own answers, all but failed ones; use it without another cache."
+        )
     if not reward.absolute:
         raise RewardError(
             f"Scores of {reward.name!r} depend on the other candidates, so they cannot be kept for later; expected an "
             "absolute reward: use it without a cache."
         )
-    if getattr(reward, "keeps_answers", False):
-        raise RewardError(
-            f"The reward {reward.name!r} keeps its own answers, all but failed ones; use it without another cache."
-        )
-    if isinstance(reward, CalibratedSum):
-        for _, part, _ in reward.terms:
-            _check_keepable(part)
-    elif not getattr(reward, "revision", ""):
+    if not getattr(reward, "revision", ""):
         raise RewardError(
             f"The reward {reward.name!r} has no revision, so nobody could tell whether a kept score is still its own; "
             "give it an attribute revision that changes with its weights, or use it without a cache."
@@ -152,7 +159,9 @@ def _of_pixels(picture: Tensor) -> bytes:
 
 
 def _of_picture(image: Image.Image) -> bytes:
-    """Of the pixels as they are, with all that decides what they look like."""
+    """Of the pixels as they are, with all that decides what they look like; of plain RGB as of the same in a tensor."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return _of_pixels(as_images([image])[0])
     palette = image.getpalette() if image.mode in ("P", "PA") else None
     header = [image.mode, image.size, palette, repr(image.info.get("transparency"))]
     return hashlib.sha256(json.dumps(header).encode() + image.tobytes()).digest()

@@ -81,6 +81,7 @@ class PairwiseJudge:
     name = "judge:pairwise"
     absolute = False
     differentiable = False
+    keeps_answers = True
 
     def __init__(self, court: Court, *, criteria: str = CRITERIA, edge: int = 1024) -> None:
         self._court, self._criteria, self._edge = court, criteria, edge

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,18 +17,21 @@ from torch import Tensor
 from bon_search.cli import main
 from rewards import RewardError, load_reward
 from rewards.base import as_images, check_prompts
-from rewards.cache import Cached
+from rewards.cache import Cached, cached
+from rewards.combine import CalibratedSum, CascadeReward, Constrained, RankSum
+from rewards.function import FunctionReward
 from rewards.testing import check_reward
 
 
 class Counted:
     """Mean pixel and the prompt's length; remembers how many pictures each call brought."""
 
-    absolute = True
     differentiable = True
 
-    def __init__(self, name: str = "counted", revision: str = "1", *, faulty: bool = False) -> None:
-        self.name, self.revision, self.faulty = name, revision, faulty
+    def __init__(
+        self, name: str = "counted", revision: str = "1", *, faulty: bool = False, absolute: bool = True
+    ) -> None:
+        self.name, self.revision, self.faulty, self.absolute = name, revision, faulty, absolute
         self.asked: list[int] = []
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -128,33 +132,62 @@ def test_what_is_wrong_is_refused_although_the_pictures_are_known(tmp_path: Path
             cached(images, prompts)
 
 
+def scored_by(images: Tensor, prompts: Sequence[str]) -> Tensor:
+    """A plain function without a revision."""
+    return images.mean((1, 2, 3))
+
+
 @pytest.mark.parametrize(
-    ("spec", "why"),
+    ("reward", "why"),
     [
-        ("pixels:sharpness", "no revision"),
-        ("rank(jpeg + pixels:sharpness)", "other candidates"),
-        ("judge(model=any)", "its own answers"),
+        (FunctionReward(scored_by, "tests:scored_by"), "no revision"),
+        (Counted(absolute=False), "other candidates"),
     ],
 )
-def test_rewards_whose_scores_cannot_be_kept(
-    spec: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rewards_whose_scores_cannot_be_kept(reward: Any, why: str, tmp_path: Path) -> None:
+    with pytest.raises(RewardError, match=why):
+        cached(reward, tmp_path / "scores")
+    with pytest.raises(RewardError, match=why):
+        cached(RankSum("both", ((1.0, Counted()), (1.0, reward))), tmp_path / "scores")
+
+
+def test_a_judge_keeps_its_own_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("OPENAI_API_KEY", "none")
-    with pytest.raises(RewardError, match=why):
-        Cached(load_reward(spec), tmp_path / "scores")
+    for spec in ("judge(model=any)", "judge:pairwise(model=any)"):
+        judge = load_reward(spec)
+        assert cached(judge, tmp_path / "scores") is judge
+        with pytest.raises(RewardError, match="its own answers"):
+            Cached(judge, tmp_path / "scores")
 
 
-def test_a_sum_is_kept_if_all_its_rewards_have_revisions(tmp_path: Path) -> None:
-    calibration = tmp_path / "deviations.json"
-    calibration.write_text(
-        json.dumps({"deviations": {"jpeg": 0.5, "pixels:sharpness": 0.1, "jpeg:incompressibility": 1}})
+def test_other_weights_ranks_and_bounds_ask_no_reward_again(tmp_path: Path) -> None:
+    """Of a combination each reward keeps its own scores."""
+    one, two = Counted("one"), Counted("two")
+    cached(CalibratedSum("sum", ((0.7, one, 1.0), (0.3, two, 2.0))), tmp_path / "scores")(pictures(), ["a"] * 3)
+    assert (one.asked, two.asked) == ([3], [3])
+    others = (
+        CalibratedSum("other", ((0.1, two, 2.0), (0.9, one, 3.0))),
+        RankSum("ranks", ((1.0, one), (1.0, two))),
+        CascadeReward("cascade", ((3, one), (1, two))),
+        Constrained("bound", one, ((two, "<", 1.2),)),
     )
-    whole = load_reward("0.7*jpeg + 0.3*jpeg:incompressibility", calibration=calibration)
-    cached = Cached(whole, tmp_path / "scores")
-    assert cached(pictures(), ["a"] * 3).equal(whole(pictures(), ["a"] * 3))
-    with pytest.raises(RewardError, match=r"'pixels:sharpness' has no revision"):
-        Cached(load_reward("jpeg + pixels:sharpness", calibration=calibration), tmp_path / "scores")
+    for reward in others:
+        kept = cached(reward, tmp_path / "scores")
+        expected = reward(pictures(), ["a"] * 3)
+        asked = len(one.asked), len(two.asked)
+        assert kept(pictures(), ["a"] * 3).equal(expected)
+        assert (len(one.asked), len(two.asked)) == asked
+        assert (kept.name, kept.absolute) == (reward.name, reward.absolute)
+        assert kept.revision == reward.revision != ""  # type: ignore[attr-defined]
+
+
+def test_a_saved_picture_is_the_same_as_a_file_and_as_a_tensor(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.ascontiguousarray((pictures(1)[0] * 255).byte().permute(1, 2, 0).numpy()))
+    reward = Counted()
+    kept = Cached(reward, tmp_path / "scores")
+    assert kept([picture], ["a"]).equal(kept(as_images([picture]), ["a"]))
+    assert reward.asked == [1]
 
 
 def test_a_file_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -174,7 +207,9 @@ def test_a_file_that_is_damaged_on_the_way_costs_no_score(tmp_path: Path) -> Non
 WRITER = """
 import sys, torch
 from rewards import load_reward
-from rewards.cache import Cached
+from rewards.cache import Cached, cached
+from rewards.combine import CalibratedSum, CascadeReward, Constrained, RankSum
+from rewards.function import FunctionReward
 reward = Cached(load_reward("jpeg"), sys.argv[1])
 for k in range(30):
     picture = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(k))
@@ -205,5 +240,6 @@ def test_a_second_run_of_generate_best_scores_nothing(
     assert [row["score"] for row in first["candidates"]] == [row["score"] for row in second["candidates"]]
     revisions = {run["recipe"]["reward_revision"] for run in (first, second)}
     assert revisions == {load_reward("jpeg").revision}
-    assert main(["--n", "1", "--steps", "2", "--reward", "shapes", *keep, "--out", str(tmp_path / "3")]) == 2
+    function = ["--reward", "tests.rewards.test_cache:scored_by"]
+    assert main(["--n", "1", "--steps", "2", *function, *keep, "--out", str(tmp_path / "3")]) == 2
     assert "has no revision" in capsys.readouterr().err
