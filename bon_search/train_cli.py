@@ -105,7 +105,13 @@ def _optimisation(p: Parser) -> None:
     p.add_argument("--seed", type=natural, default=42, help="default: %(default)s")
     p.add_argument("--resume", action="store_true", help="go on with the training in --out, if there is one")
     p.add_argument("--save-every", type=positive, default=100, metavar="STEPS", help="default: %(default)s")
-    p.add_argument("--keep", type=natural, default=1024, metavar="MIB", help="of pictures seen (default: %(default)s)")
+    p.add_argument(
+        "--keep",
+        type=natural,
+        default=1024,
+        metavar="MIB",
+        help="of pictures that stay in memory (default: %(default)s)",
+    )
     p.add_argument("--cpu", action="store_true", help="never take a GPU")
 
 

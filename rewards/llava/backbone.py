@@ -146,14 +146,11 @@ def batch(
     code pads on the left, with the same numbers.
     """
     length = max(len(row) for row in rows)
-    gaps = [length - len(row) for row in rows]
-    before = gaps if side == "left" else [0] * len(rows)
-    ids = torch.full((len(rows), length), pad_id)  # (B, L)
-    mask = torch.zeros(len(rows), length, dtype=torch.bool)
-    for number, (row, start) in enumerate(zip(rows, before, strict=True)):
-        ids[number, start : start + len(row)] = torch.tensor(row)
-        mask[number, start : start + len(row)] = True
-    return Tokens(ids, mask, tuple(pictures))
+    gaps = [[pad_id] * (length - len(row)) for row in rows]
+    left = side == "left"
+    ids = torch.tensor([[*gap, *row] if left else [*row, *gap] for row, gap in zip(rows, gaps, strict=True)])  # (B, L)
+    counts, positions = torch.tensor([len(row) for row in rows])[:, None], torch.arange(length)
+    return Tokens(ids, positions >= length - counts if left else positions < counts, tuple(pictures))
 
 
 def last_rows(mask: Tensor) -> Tensor:
@@ -166,6 +163,7 @@ def padded(visual: Sequence[Tensor]) -> Sight:
     """Visual tokens of different numbers as one tensor, with the mask of the true ones."""
     if all(row is visual[0] for row in visual):
         return Sight(visual[0][None], torch.ones(1, len(visual[0]), dtype=torch.bool, device=visual[0].device))
-    tokens = nn.utils.rnn.pad_sequence(list(visual), batch_first=True)  # (B, V, H)
-    counts = torch.tensor([len(row) for row in visual], device=tokens.device)
+    counts = torch.tensor([len(row) for row in visual], device=visual[0].device)
+    alike = len({len(row) for row in visual}) == 1
+    tokens = torch.stack(list(visual)) if alike else nn.utils.rnn.pad_sequence(list(visual), batch_first=True)
     return Sight(tokens, torch.arange(tokens.shape[1], device=tokens.device) < counts[:, None])

@@ -73,8 +73,11 @@ class Llava(nn.Module):
     def project(self, features: Sequence[Tensor], pictures: Sequence[Picture]) -> list[Tensor]:
         """Visual tokens (V, H)."""
         device = device_of(self.multi_modal_projector)
-        projected = [self.multi_modal_projector(crops.to(device)) for crops in features]
-        return [self.pack(crops, picture.size) for crops, picture in zip(projected, pictures, strict=True)]
+        projected = self.multi_modal_projector(
+            torch.cat([crops.to(device) for crops in features])
+        )  # (crops, patches, H)
+        parts = projected.split([len(crops) for crops in features])
+        return [self.pack(crops, picture.size) for crops, picture in zip(parts, pictures, strict=True)]
 
     def pack(self, crops: Tensor, size: tuple[int, int]) -> Tensor:
         """Visual tokens (V, H) of projected crops (1, patches, H)."""

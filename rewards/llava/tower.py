@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from rewards.llava.backbone import Foreign
 from rewards.llava.decoder import device_of
 
-_CROPS = {"cpu": 1}  # in one pass: a crop of 577 rows keeps a processor busy, and more only take memory
-_CROPS_ELSEWHERE = 64
+_ROWS = {"cpu": 577}  # in one pass: so many keep a processor busy, and more only take memory
+_ROWS_ELSEWHERE = 64 * 577
 
 
 def layers_run(depth: int, read: int) -> int:
@@ -40,6 +40,11 @@ def crop_features(tower: Foreign, pixels: list[Tensor], *, keep_class: bool = Fa
     """`patch_features` of several pictures, one tensor (C_i, patches, W) each, a limited number of crops at a time."""
     counts = [len(crops) for crops in pixels]
     crops = pixels[0] if len(pixels) == 1 else torch.cat(pixels)
-    few = _CROPS.get(device_of(tower).type, _CROPS_ELSEWHERE)
+    few = crops_at_once(tower)
     features = torch.cat([patch_features(tower, part, keep_class=keep_class) for part in torch.split(crops, few)])
     return list(torch.split(features, counts))
+
+
+def crops_at_once(tower: Foreign) -> int:
+    """How many crops go through a tower in one pass."""
+    return max(1, _ROWS.get(device_of(tower).type, _ROWS_ELSEWHERE) // int(tower.embeddings.num_positions))

@@ -5,7 +5,7 @@ length, so that those that run together are about equally long, and the steps ar
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from random import Random
 from typing import Any
@@ -32,17 +32,25 @@ class Order:
     batch: int
     steps: int
     seed: int
+    _windows: dict[int, list[list[int]]] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, step: int) -> list[int]:
         """Numbers of the records of a step, by length."""
         window = step // _WINDOW
+        if window not in self._windows:
+            while len(self._windows) > 1:  # this one and the next are asked for by turns
+                del self._windows[min(self._windows)]
+            self._windows[window] = self._sorted(window)
+        return self._windows[window][step % _WINDOW]
+
+    def _sorted(self, window: int) -> list[list[int]]:
+        """Numbers of the records of each step of a window."""
         first, last = window * _WINDOW, min((window + 1) * _WINDOW, self.steps)
         records = [self._record(place) for place in range(first * self.batch, last * self.batch)]
         records.sort(key=lambda record: (self.lengths[record], record))
         turns = list(range(last - first))
         Random(f"window-{self.seed}-{window}").shuffle(turns)
-        start = turns[step - first] * self.batch
-        return records[start : start + self.batch]
+        return [records[turn * self.batch : (turn + 1) * self.batch] for turn in turns]
 
     def _record(self, place: int) -> int:
         """The record at a place of the endless row of shuffled passes through the data."""
@@ -50,7 +58,7 @@ class Order:
         return _shuffled(self.seed, turn, len(self.lengths))[index]
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _shuffled(seed: int, turn: int, count: int) -> list[int]:
     order = list(range(count))
     Random(f"turn-{seed}-{turn}").shuffle(order)

@@ -48,7 +48,7 @@ class Run:
         start: a checkpoint to begin from.
         save_every: steps between two states on disk.
         cpu: never take a GPU.
-        keep: bytes of features of a frozen vision tower that are kept.
+        keep: bytes of pictures that stay in memory: features of a frozen vision tower, pixels for one that is trained.
     """
 
     records: Sequence[Record]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rewards.errors import CheckpointError
-from rewards.llava.backbone import Backbone
+from rewards.llava.backbone import Backbone, Picture
 from rewards.llava.batches import Row
 from rewards.llava.decoder import checkpoint_layers, device_of
 from rewards.llava.families import Base, family_of, load_base, refill, resolve
@@ -58,12 +58,12 @@ class Trainee(nn.Module):
     def forward(self, rows: Sequence[Row], features: Sequence[Tensor] | None = None) -> Tensor:
         """Outputs (B, d) of the head, float32, in one pass; `features` are those of `distinct(rows)`, or None."""
         with torch.autocast(self.device.type, torch.bfloat16) if self.settings.bfloat16 else nullcontext():
-            outputs = self._scorer.outputs(rows, self.features(rows) if features is None else features)
+            outputs = self._scorer.outputs(rows, self.features(distinct(rows)) if features is None else features)
         return outputs.float()
 
-    def features(self, rows: Sequence[Row]) -> list[Tensor]:
-        """What the vision tower gives for each of `distinct(rows)`."""
-        return self._scorer.backbone.features(distinct(rows))
+    def features(self, pictures: Sequence[Picture]) -> list[Tensor]:
+        """What the vision tower gives for each picture."""
+        return self._scorer.backbone.features(pictures)
 
     def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and values of what is trained, in the order of the names."""
