@@ -1,4 +1,4 @@
-"""Pictures are decoded once, and what a frozen tower gives for one depends neither on companions nor on what is kept."""
+"""Pictures are decoded once; what a frozen tower gives for one depends neither on companions nor on what is kept."""
 
 from pathlib import Path
 
