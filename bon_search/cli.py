@@ -110,10 +110,13 @@ def _folders(arguments: argparse.Namespace, prompts: list[str]) -> list[RunFolde
 
 
 def _load(arguments: argparse.Namespace, remake: Remake | None) -> BestOfNPipeline:
+    from bon_search.asked import note
     from bon_search.pipeline import BATCH, BestOfNPipeline
+    from bon_search.plan import USUAL
     from bon_search.process import one_thread, quiet_libraries
     from pipelines import with_scheduler
     from rewards import load_reward
+    from rewards.cache import cached
 
     quiet_libraries()
     recipe = remake.recipe if remake else None
@@ -137,10 +140,9 @@ def _load(arguments: argparse.Namespace, remake: Remake | None) -> BestOfNPipeli
         )
     for warning in warned:
         _say(f"warning: {warning.message}")
-    if arguments.score_cache:
-        from rewards.cache import cached
-
-        pipeline.reward = cached(pipeline.reward, arguments.score_cache)
+    if remark := note(pipeline.reward, spec, most=arguments.n or USUAL):
+        _say(remark)
+    pipeline.reward = cached(pipeline.reward, arguments.score_cache)
     scheduler = arguments.scheduler or (recipe.scheduler if recipe else None)
     if scheduler:
         with_scheduler(pipeline.pipe, scheduler)
@@ -218,13 +220,15 @@ def _finish(
 
 def _held_out(arguments: argparse.Namespace) -> list[Reward]:
     from rewards import load_reward
+    from rewards.cache import cached
 
-    return [load_reward(spec, calibration=arguments.calibration) for spec in arguments.held_out or ()]
+    rewards = [load_reward(spec, calibration=arguments.calibration) for spec in arguments.held_out or ()]
+    return [cached(reward, arguments.score_cache) for reward in rewards]
 
 
 def _judged(result: SearchResult, folder: RunFolder, held_out: Sequence[Reward]) -> SearchResult:
     """The result with second opinions, which are told and written; one that fails costs no finished work."""
-    from bon_search.opinions import with_opinions
+    from bon_search.opinions import agreement_of, with_opinions
 
     if not held_out:
         return result
@@ -238,6 +242,8 @@ def _judged(result: SearchResult, folder: RunFolder, held_out: Sequence[Reward])
     folder.checkpoint(result)
     for opinion in result.opinions:
         _say(opinion.sentence)
+    if len(result.opinions) > 1:
+        _say(agreement_of(result).table)
     return result
 
 

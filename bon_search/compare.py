@@ -28,9 +28,10 @@ from bon_search.compare_grid import Contender, Grid, make_grid
 from bon_search.compare_journal import Cell, Journal, Key
 from bon_search.errors import SearchError
 from bon_search.ledger import Cost
+from bon_search.opinions import judged
 
 if TYPE_CHECKING:
-    from bon_search.result import Candidate, Setting
+    from bon_search.result import Setting
     from bon_search.run import Run
     from rewards import Reward
 
@@ -148,7 +149,7 @@ class Comparison:
             finished=len(result.candidates),
             winner=best.seed,
             target=best.score,
-            held_out=_judged(best, key.prompt, self.judge),
+            held_out=judged([best], key.prompt, self.judge)[0],
             nfe=result.cost.nfe,
             rewards=result.cost.rewards,
             decodes=result.cost.decodes,
@@ -171,30 +172,6 @@ def _drain(run: Run) -> Run:
     for _ in run:
         pass
     return run
-
-
-def _judged(candidate: Candidate, prompt: str, judge: Reward) -> float:
-    """What the judge says of a finished picture as it would be saved; of a video, the mean over its key frames."""
-    import torch
-
-    from pipelines.foreign import one_line
-    from pipelines.video import key_frames
-    from rewards.base import as_images, check_scores
-    from rewards.errors import RewardError
-
-    frames = as_images(list(candidate.frames))  # (F, 3, H, W)
-    shown = frames if len(frames) == 1 else key_frames(frames[None])[0]
-    try:
-        with torch.no_grad():
-            scores = judge(shown, [prompt] * len(shown))
-    except RewardError:
-        raise
-    except Exception as error:  # other people's code: what it says, in one sentence; the cause stays attached
-        said = f"{type(error).__name__}: {one_line(error)}"
-        raise RewardError(
-            f"The judge {judge.name} failed ({said}); see its documentation, or choose another."
-        ) from error
-    return float(check_scores(scores, judge.name, len(shown)).mean())
 
 
 def _joined(before: Cell, more: Cell) -> Cell:

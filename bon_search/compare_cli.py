@@ -53,6 +53,8 @@ def parser() -> Parser:
     what.add_argument(
         "--passing", type=finite, metavar="SCORE", help="of the judge, from which on a picture passes (shapes: 1)"
     )
+    what.add_argument("--calibration", type=Path, metavar="FILE", help="deviations of the rewards of a sum")
+    what.add_argument("--score-cache", type=Path, metavar="FILE", help="keep scores, so that none is computed twice")
     what.add_argument("--prompts", type=Path, metavar="FILE", help="one prompt a line (default: 24 held-out captions)")
     what.add_argument(
         "--budgets",
@@ -147,13 +149,12 @@ def _load(arguments: argparse.Namespace) -> tuple[dict[str, BestOfNPipeline], Re
     from bon_search.pipeline import BestOfNPipeline
     from bon_search.process import one_thread, quiet_libraries
     from pipelines import load_pipeline, with_scheduler
-    from rewards import load_reward
 
     quiet_libraries()
     if arguments.model == "embedded":
         one_thread()
-    judge = load_reward(arguments.held_out)  # rewards first: the model may take minutes
-    rewards = {spec: load_reward(spec) for spec in arguments.rewards}
+    judge = _reward(arguments.held_out, arguments)  # rewards first: the model may take minutes
+    rewards = {spec: _reward(spec, arguments) for spec in arguments.rewards}
     machine = {"device": arguments.device, "dtype": arguments.dtype, "offload": arguments.offload}
     pipe = load_pipeline(arguments.model, **machine)
     if arguments.scheduler:
@@ -163,6 +164,13 @@ def _load(arguments: argparse.Namespace) -> tuple[dict[str, BestOfNPipeline], Re
         for spec, reward in rewards.items()
     }
     return wrappers, judge
+
+
+def _reward(spec: str, arguments: argparse.Namespace) -> Reward:
+    from rewards import load_reward
+    from rewards.cache import cached
+
+    return cached(load_reward(spec, calibration=arguments.calibration), arguments.score_cache)
 
 
 def _settings(

@@ -54,6 +54,7 @@ def parser() -> Parser:
         "-o", dest="options", type=setting, action="append", default=[], metavar="NAME=VALUE",
         help="an option of the rewards, for example base=FOLDER",
     )  # fmt: skip
+    what.add_argument("--calibration", type=Path, metavar="FILE", help="deviations of the rewards of a sum")
     what.add_argument(
         "--data", type=Path, required=True, metavar="FILE", help="pairs, ratings or labels; a file, or a folder of them"
     )
@@ -77,6 +78,9 @@ def parser() -> Parser:
     where = p.add_argument_group("machine and files")
     where.add_argument("--batch-size", type=positive, default=BATCH, metavar="B", help=f"(default: {BATCH})")
     where.add_argument("--device", default="auto", help="cuda, mps, cpu (default: the reward's own choice)")
+    where.add_argument(
+        "--score-cache", type=Path, metavar="FILE", help="keep scores, so that no command computes them twice"
+    )
     where.add_argument("--json", type=Path, metavar="OUT", help="write the numbers, and the report beside them")
     return p
 
@@ -89,12 +93,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: argparse.Namespace) -> None:
+    from bon_search.asked import is_embedded
     from bon_search.process import one_thread
     from rewards.evaluation.evaluation import differences, evaluate
 
     specs = _specs(arguments)
     data, layout = _data(arguments)
-    if "llava-reward" in specs:
+    if any(map(is_embedded, specs)):
         one_thread()  # the embedded one
     scored, failures = _scored(specs, data, arguments)
     there = data.known([side for side in data.sides if all(side in each.outputs for each in scored)])
@@ -117,10 +122,16 @@ def _main(arguments: argparse.Namespace) -> None:
 
 
 def _specs(arguments: argparse.Namespace) -> list[str]:
-    """The rewards, each once, with their checkpoints."""
+    """The rewards, each once, with their checkpoints; an unknown name is refused before one is loaded."""
+    from bon_search.asked import parted
+    from rewards.registry import check_spec
+
     named = arguments.reward or ["llava-reward"]
     common = f"@{arguments.checkpoint}" if arguments.checkpoint else ""
-    return list(dict.fromkeys(spec if "@" in spec else spec + common for spec in named))
+    specs = list(dict.fromkeys(spec if "@" in spec else spec + common for spec in named))
+    for spec in specs:
+        check_spec(parted(spec)[0])
+    return specs
 
 
 def _data(arguments: argparse.Namespace) -> tuple[Data, str]:
@@ -149,18 +160,22 @@ def _scored(specs: Sequence[str], data: Data, arguments: argparse.Namespace) -> 
     """Scores of every reward, one in memory after the other, and the pictures that one of them could not score."""
     from tqdm import tqdm
 
-    from bon_search.evaluate_scores import load, score
+    from bon_search.asked import Wishes, load, note
+    from bon_search.evaluate_scores import score
 
     all_of: list[Scored] = []
     failures: list[Failure] = []
     options = dict(arguments.options)
+    wishes = Wishes(options, arguments.device, arguments.allow_empty, arguments.calibration)
     for spec in specs:
-        reward = load(spec, options, device=arguments.device, allow_empty=arguments.allow_empty)
+        reward = load(spec, wishes)
+        if remark := note(reward, spec, most=0):
+            _say(remark)
         kept_as = " ".join([spec, *(f"{name}={value}" for name, value in sorted(options.items()))])
         with tqdm(total=len(data.sides), desc=spec, unit="picture", leave=False, dynamic_ncols=True) as bar:
             scored, failed = score(
                 data.sides, reward, spec, arguments.json and _base(arguments.json), kept_as=kept_as,
-                batch_size=arguments.batch_size, seen=bar.update,
+                cache=arguments.score_cache, batch_size=arguments.batch_size, seen=bar.update,
             )  # fmt: skip
         all_of.append(scored)
         failures += failed

@@ -61,35 +61,6 @@ class Scored:
         return compared(self.spec, data, self.outputs, compare)
 
 
-def load(spec: str, options: Mapping[str, object], *, device: str = "auto", allow_empty: bool = False) -> Reward:
-    """The reward that `spec` names; after an @ in it stands a folder or hub id as its checkpoint.
-
-    Args:
-        spec: for example "pickscore" or "llava-reward@runs/mine".
-        options: of the reward.
-        device: "auto" leaves it to the reward.
-        allow_empty: take prompts without a word, where the reward can be told so.
-
-    Raises:
-        RewardError: no such reward, or it refuses its options.
-    """
-    from rewards import load_reward
-    from rewards.errors import UnknownRewardError
-
-    name, _, checkpoint = spec.partition("@")
-    settings: dict[str, Any] = {**options, **({"checkpoint": checkpoint} if checkpoint else {})}
-    wishes: dict[str, Any] = {} if device == "auto" else {"device": device}
-    wishes |= {"allow_empty": True} if allow_empty else {}
-    while True:
-        try:
-            return load_reward(name, **settings, **wishes)
-        except UnknownRewardError:  # one without a choice of device is on the CPU anyway, one may not read prompts
-            if wishes.get("device") == "cpu":
-                wishes.pop("device")
-            elif wishes.pop("allow_empty", None) is None:
-                raise
-
-
 def score(
     sides: Sequence[Side],
     reward: Reward,
@@ -97,6 +68,7 @@ def score(
     path: Path | None,
     *,
     kept_as: str = "",
+    cache: Path | None = None,
     batch_size: int,
     seen: Callable[[], object] = lambda: None,
 ) -> tuple[Scored, list[Failure]]:
@@ -109,6 +81,7 @@ def score(
         path: beginning of the names of files that keep scores, PATH.scores.jsonl or PATH.outputs.jsonl; None keeps
             nothing.
         kept_as: what it is called there, with all its options; `spec` if empty.
+        cache: file that keeps scores for other commands, too.
         batch_size: most pictures in one call of the reward.
         seen: called after every side.
 
@@ -118,14 +91,16 @@ def score(
     from bon_search.score import Failure, score_pictures
     from bon_search.score_jobs import Job
     from bon_search.score_table import Outputs, Row, Table
+    from rewards.cache import cached
 
     kind = Row if reward.absolute else Outputs
     file = path and path.with_name(path.name + (".scores.jsonl" if reward.absolute else ".outputs.jsonl"))
     found: dict[tuple[str, str], tuple[float, ...]] = {}
     failures: list[Failure] = []
     jobs = [Job(side.image, side.prompt) for side in sides]
+    judge = cached(reward, cache)
     with Table(cast("Any", file), cast("Any", kind)) as table:
-        for outcome in score_pictures(jobs, reward, spec=kept_as or spec, batch_size=batch_size, known=table.rows):
+        for outcome in score_pictures(jobs, judge, spec=kept_as or spec, batch_size=batch_size, known=table.rows):
             if isinstance(outcome, Failure):
                 failures.append(outcome)
             else:

@@ -150,10 +150,16 @@ def as_json(result: SearchResult) -> dict[str, object]:
         }
         for rank, candidate in enumerate(result.candidates, 1)
     ]
+    from bon_search.opinions import agreement_of
+
     cost = {**asdict(result.cost), "evaluations_per_nfe": result.evaluations_per_nfe}
     report: dict[str, object] = {"report": result.report} if result.report else {}
     if result.opinions:
         report["opinions"] = [{**asdict(each), "agreement": number(each.agreement)} for each in result.opinions]
+        found = agreement_of(result)
+        report["agreement"] = {
+            "rewards": list(found.rewards), "spearman": [[number(value) for value in row] for row in found.spearman]
+        }  # fmt: skip
     return {"schema": SCHEMA, "recipe": asdict(result.recipe), "cost": cost, **report, "candidates": rows}
 
 

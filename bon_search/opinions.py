@@ -11,13 +11,19 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from bon_search.agreement import Agreement, agreement, spearman
 from bon_search.errors import SearchError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bon_search.result import SearchResult
+    from torch import Tensor
+
+    from bon_search.result import Candidate, SearchResult
     from rewards import Reward
+
+
+AT_ONCE = 8  # candidates in one call of a judge
 
 
 @dataclass(frozen=True)
@@ -52,30 +58,64 @@ def with_opinions(result: SearchResult, rewards: Sequence[Reward]) -> SearchResu
         SearchError: A reward that only compares; it has no scores to show.
         RewardError: A reward that fails.
     """
-    from rewards.base import check_scores
-
     for reward in rewards:
         if not reward.absolute:
             raise SearchError(f"{reward.name} only ranks candidates; as a second opinion name one that scores them.")
-    images = [candidate.image for candidate in result.candidates]
-    prompts, given = [result.recipe.prompt] * len(images), [candidate.score for candidate in result.candidates]
-    opinions = []
-    for reward in rewards:
-        scores = check_scores(reward(images, prompts), reward.name, len(images)).tolist() if images else []
-        opinions.append(_opinion(reward.name, scores, given))
-    cost = replace(result.cost, rewards=result.cost.rewards + len(images) * len(rewards))
+    candidates = result.candidates
+    if not candidates:
+        return result
+    given = [candidate.score for candidate in candidates]
+    said = [judged(candidates, result.recipe.prompt, reward) for reward in rewards]
+    opinions = [_opinion(reward.name, scores, given) for reward, scores in zip(rewards, said, strict=True)]
+    cost = replace(result.cost, rewards=result.cost.rewards + len(candidates) * len(rewards))
     return replace(result, opinions=tuple(opinions), cost=cost)
 
 
-def spearman(first: Sequence[float], second: Sequence[float]) -> float:
-    """Rank correlation of two sequences; NaN if one of them is constant."""
+def judged(candidates: Sequence[Candidate], prompt: str, judge: Reward) -> list[float]:
+    """What a reward says of finished pictures as they would be saved; of a video, the mean over its key frames.
+
+    Raises:
+        RewardError: The reward fails, or gives no finite score for each.
+    """
     import torch
 
-    from rewards.combine import ranks
+    from pipelines.foreign import one_line
+    from rewards.base import check_scores
+    from rewards.errors import RewardError
 
-    a, b = (ranks(torch.tensor(values, dtype=torch.float64)) for values in (first, second))
-    a, b = a - a.mean(), b - b.mean()
-    return float((a * b).sum() / (a.square().sum() * b.square().sum()).sqrt())
+    found: list[float] = []
+    for start in range(0, len(candidates), AT_ONCE):
+        shown = [_shown(candidate) for candidate in candidates[start : start + AT_ONCE]]  # (1 or 2, 3, H, W) each
+        images = torch.cat(shown)
+        try:
+            with torch.no_grad():
+                scores = judge(images, [prompt] * len(images))
+        except RewardError:
+            raise
+        except Exception as error:  # other people's code: what it says, in one sentence; the cause stays attached
+            said = f"{type(error).__name__}: {one_line(error)}"
+            raise RewardError(
+                f"The judge {judge.name} failed ({said}); see its documentation, or choose another."
+            ) from error
+        parts = torch.split(check_scores(scores, judge.name, len(images)), [len(frames) for frames in shown])
+        found += [float(part.mean()) for part in parts]
+    return found
+
+
+def _shown(candidate: Candidate) -> Tensor:
+    from pipelines.video import key_frames
+    from rewards.base import as_images
+
+    frames = as_images(list(candidate.frames))  # (F, 3, H, W)
+    return frames if len(frames) == 1 else key_frames(frames[None])[0]
+
+
+def agreement_of(result: SearchResult) -> Agreement:
+    """How far the reward that chose and the held-out ones rank alike; candidates without a score are left out."""
+    known = [k for k, candidate in enumerate(result.candidates) if not math.isnan(candidate.score)]
+    chosen = [result.candidates[k].score for k in known]
+    others = [[opinion.scores[k] for k in known] for opinion in result.opinions]
+    return agreement([result.recipe.reward, *(opinion.name for opinion in result.opinions)], [[chosen, *others]])
 
 
 def _opinion(name: str, scores: Sequence[float], given: Sequence[float]) -> Opinion:

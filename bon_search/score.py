@@ -87,7 +87,7 @@ def score_pictures(
     if batch_size < 1:
         raise SearchError(f"batch_size = {batch_size} leaves no picture per call of the reward; give at least 1.")
     judge = _judge(reward, spec or reward.name)
-    blank = Entry("", "", spec or reward.name, str(getattr(reward, "revision", "")), "")
+    blank = blank_entry(reward, spec)
     groups: dict[tuple[int, int], list[_Read]] = {}
     for item in _read(jobs, blank, known or {}, allow_empty=allow_empty):
         if not isinstance(item, _Read):
@@ -109,30 +109,54 @@ def _judge(reward: Reward, spec: str) -> _Judge:
     if not isinstance(reward, Compares):
         raise SearchError(
             f"The reward {spec!r} only compares the pictures of one batch, which gives no score to write down; choose "
-            "a reward with absolute scores."
+            "a reward with absolute scores, or one with heads and chances (rewards.preferences.Compares)."
         )
     return _Judge(reward.name, reward.heads, compares=True)
 
 
-def _read(
-    jobs: Iterable[Job], blank: Entry, known: Mapping[Key, Row] | Mapping[Key, Outputs], *, allow_empty: bool
-) -> Iterator[_Read | Outcome]:
-    """Known rows and failures as they are, all else decoded."""
+def blank_entry(reward: Reward, spec: str = "") -> Entry:
+    """What all rows of a reward have in common."""
+    return Entry("", "", spec or reward.name, str(getattr(reward, "revision", "")), "")
+
+
+def entries(jobs: Iterable[Job], blank: Entry, *, allow_empty: bool = False) -> Iterator[Entry | Failure]:
+    """What is to be scored, each once, and what cannot be: files are read and prompts looked up, nothing is decoded."""
+    for item, _ in _named(jobs, blank, allow_empty=allow_empty):
+        yield item
+
+
+def _named(jobs: Iterable[Job], blank: Entry, *, allow_empty: bool) -> Iterator[tuple[Entry | Failure, bytes]]:
     asked: set[Key] = set()
     for job in jobs:
+        content = b""
         try:
             content = content_of(job.image)
             prompt = _checked(
                 prompt_of(job.image, content, allow_empty=allow_empty) if job.prompt is None else job.prompt
             )
             entry = replace(blank, image=str(job.image), prompt=prompt, sha256=hashlib.sha256(content).hexdigest())
-            if entry.key in asked:
-                continue
-            asked.add(entry.key)
-            item: _Read | Outcome = known[entry.key] if entry.key in known else _Read(entry, rgb(content))
         except SearchError as error:
-            item = Failure(str(job.image), str(error))
-        yield item
+            yield Failure(str(job.image), str(error)), content
+            continue
+        if entry.key not in asked:
+            asked.add(entry.key)
+            yield entry, content
+
+
+def _read(
+    jobs: Iterable[Job], blank: Entry, known: Mapping[Key, Row] | Mapping[Key, Outputs], *, allow_empty: bool
+) -> Iterator[_Read | Outcome]:
+    """Known rows and failures as they are, all else decoded."""
+    for item, content in _named(jobs, blank, allow_empty=allow_empty):
+        if isinstance(item, Failure):
+            yield item
+        elif item.key in known:
+            yield known[item.key]
+        else:
+            try:
+                yield _Read(item, rgb(content))
+            except SearchError as error:
+                yield Failure(item.image, str(error))
 
 
 def _checked(prompt: str) -> str:
@@ -160,8 +184,8 @@ def _scored(group: Sequence[_Read], judge: _Judge) -> Iterator[Outcome]:
     given = _attempt(group, judge)
     if not isinstance(given, str):
         for item, numbers in zip(group, given.tolist(), strict=True):
-            known = vars(item.entry)
-            yield Outputs(**known, outputs=tuple(numbers)) if judge.compares else Row(**known, score=numbers)
+            entry = item.entry
+            yield Outputs(**vars(entry), outputs=tuple(numbers)) if judge.compares else entry.scored(numbers)
     elif len(group) == 1:
         yield Failure(group[0].entry.image, given)
     else:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from io import FileIO
     from pathlib import Path
-    from types import TracebackType
 
 Key: TypeAlias = tuple[str, ...]
 FORMATS = (".csv", ".jsonl")
@@ -51,6 +50,10 @@ class Entry:
     def key(self) -> Key:
         """What makes two rows the same: the file, its content, the prompt and the reward with its weights."""
         return (os.path.abspath(self.image), self.sha256, self.prompt, self.reward, self.revision)  # noqa: PTH100
+
+    def scored(self, score: float) -> Row:
+        """The same with a score."""
+        return Row(**_texts(vars(self)), score=score)
 
 
 @dataclass(frozen=True)
@@ -117,9 +120,7 @@ class Table(Generic[R]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.path is None:
             return
         self._file.close()

@@ -7,17 +7,14 @@ one half for a picture alone; it says nothing about pictures that were not there
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import TYPE_CHECKING, NamedTuple
-
-from bon_search.score_table import Entry, Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from torch import Tensor
 
-    from bon_search.score_table import Outputs
+    from bon_search.score_table import Outputs, Row
     from rewards.preferences import Compares
 
 CYCLES = 1000  # pictures of one prompt among which cycles are looked for; beyond it the matrix is never held whole
@@ -57,7 +54,7 @@ def _standing(entries: Sequence[Outputs], reward: Compares) -> Standing:
         report = ranking.report([entry.image for entry in entries]) if ranking.cycle else ""
     else:
         scores = _borda(outputs, reward).tolist()
-    rows = (Row(**_known(entry), score=score) for entry, score in zip(entries, scores, strict=True))
+    rows = (entry.scored(score) for entry, score in zip(entries, scores, strict=True))
     return Standing(tuple(sorted(rows, key=lambda row: -row.score)), report)
 
 
@@ -69,7 +66,3 @@ def _borda(outputs: Tensor, reward: Compares) -> Tensor:
     parts = (outputs[start : start + size] for start in range(0, len(outputs), size))
     wins = [reward.chances(part, outputs).double().sum(1) for part in parts]
     return (torch.cat(wins) - 0.5) / (len(outputs) - 1)
-
-
-def _known(entry: Entry) -> dict[str, str]:
-    return {field.name: getattr(entry, field.name) for field in fields(Entry)}

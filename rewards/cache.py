@@ -29,12 +29,14 @@ _PATIENCE = 60  # seconds that a process waits for another one's write
 _TABLE = "CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, score REAL NOT NULL) WITHOUT ROWID"
 
 
-def cached(reward: Reward, path: str | Path) -> Reward:
-    """The reward, or the combination, whose scores are kept in a file; a judge keeps its own answers.
+def cached(reward: Reward, path: str | Path | None) -> Reward:
+    """The reward, or the combination, with its scores kept in a file if one is named; a judge keeps its own answers.
 
     Raises:
         RewardError: See `Cached`.
     """
+    if path is None:
+        return reward
     return with_parts(reward, lambda part: part if getattr(part, "keeps_answers", False) else Cached(part, path))
 
 

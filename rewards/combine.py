@@ -12,7 +12,6 @@ import hashlib
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 import torch
 from PIL import Image
@@ -111,24 +110,22 @@ class CascadeReward:
 
     def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
         """Scores (N,): the last stage's for those that it judged, the order of the earlier stages below them."""
-        total = torch.zeros(len(prompts))
-        for places in _by_prompt(prompts):
-            total[places] = self._of_one(take(images, places), prompts[places[0]])
-        return total
-
-    def _of_one(self, images: ImagesLike, prompt: str) -> Scores:
-        alive = list(range(len(images)))
-        scores = torch.zeros(len(images))
-        left: list[int] = []  # who is out, the best of the latest last
+        scores = torch.zeros(len(prompts))
+        alive = list(_by_prompt(prompts))
+        left: list[list[int]] = [[] for _ in alive]  # of each prompt who is out, the best of the latest last
         for count, reward in self.stages:
-            judged = len(alive) if count is None else count
-            alive, out = alive[:judged], alive[judged:]
-            left += reversed(out)
-            scores[alive] = _asked(reward, take(images, alive), [prompt] * len(alive))
-            alive.sort(key=lambda place: -float(scores[place]))
-        floor = float(scores[alive].min())
-        for below, place in enumerate(reversed(left), 1):
-            scores[place] = floor - below
+            for places, out in zip(alive, left, strict=True):
+                judged = len(places) if count is None else count
+                out += reversed(places[judged:])
+                del places[judged:]
+            going = [place for places in alive for place in places]
+            scores[going] = _asked(reward, take(images, going), [prompts[place] for place in going])
+            for places in alive:
+                places.sort(key=lambda place: -float(scores[place]))
+        for places, out in zip(alive, left, strict=True):
+            floor = float(scores[places].min())
+            for below, place in enumerate(reversed(out), 1):
+                scores[place] = floor - below
         return scores
 
 
@@ -164,9 +161,6 @@ class Constrained:
             values = _asked(reward, images, prompts)
             broken += torch.where(COMPARE[sign](values, limit), 0.0, 1 + (values - limit).abs())
         return torch.where(broken > 0, -REFUSED * broken, scores)
-
-
-Combination: TypeAlias = CalibratedSum | RankSum | CascadeReward | Constrained
 
 
 def with_parts(reward: Reward, change: Callable[[Reward], Reward]) -> Reward:

@@ -77,6 +77,12 @@ def load_reward(spec: str, *, calibration: str | Path | None = None, **options: 
     return build(node, spec, load, TYPICAL | (read_calibration(calibration) if calibration else {}))
 
 
+def check_spec(spec: str) -> None:
+    """Raise what `load_reward` would of a specification's form and the names in it; nothing is loaded."""
+    for named in names(parse(spec)):
+        _factory(named, spec)
+
+
 def _load(named: Named, spec: str, options: dict[str, Any]) -> Reward:
     """One reward, with the options of the call and those in the specification."""
     factory = _factory(named, spec)

@@ -45,9 +45,9 @@ def test_files_that_the_readme_names_exist() -> None:
 def test_commands_that_the_readme_shows_can_be_parsed() -> None:
     import shlex
 
-    from bon_search import calibrate_cli, compare_cli, evaluate_cli, score_cli, train_cli
+    from bon_search import calibrate_cli, compare_cli, evaluate_cli, score_parser, train_cli
 
-    parsers = {"generate-best": parser(), "score-images": score_cli.parser()}
+    parsers = {"generate-best": parser(), "score-images": score_parser.parser()}
     parsers |= {"compare-searches": compare_cli.parser(), "calibrate-search": calibrate_cli.parser()}
     parsers |= {"train-reward": train_cli.parser(), "evaluate-reward": evaluate_cli.parser()}
     lines = [shlex.split(line[2:]) for block in blocks("console") for line in block.splitlines() if line[:2] == "$ "]

@@ -1,0 +1,114 @@
+"""Rewards as command lines ask for them: a specification, and what is said of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rewards import Reward
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a command line says of its rewards.
+
+    Attributes:
+        options: Of the rewards; each gets those that it has.
+        device: "auto" leaves it to the reward.
+        allow_empty: Take prompts without a word, where the reward can be told so.
+        calibration: File with the deviations of the rewards of a sum.
+    """
+
+    options: Mapping[str, object] = field(default_factory=dict)
+    device: str = "auto"
+    allow_empty: bool = False
+    calibration: Path | None = None
+
+
+def load(spec: str, wishes: Wishes = Wishes()) -> Reward:
+    """The reward that `spec` names; after an @ in it stands a folder or hub id as its checkpoint.
+
+    Args:
+        spec: For example "pickscore", "llava-reward@runs/mine" or "0.7*pickscore + 0.3*aesthetic".
+        wishes: What else was asked for.
+
+    Raises:
+        RewardError: No such reward, or it refuses its options.
+    """
+    from rewards import load_reward
+    from rewards.errors import UnknownRewardError
+
+    name, checkpoint = parted(spec)
+    settings: dict[str, Any] = {**wishes.options, **({"checkpoint": checkpoint} if checkpoint else {})}
+    leave: dict[str, Any] = {} if wishes.device == "auto" else {"device": wishes.device}
+    leave |= {"allow_empty": True} if wishes.allow_empty else {}
+    while True:
+        try:
+            return load_reward(name, calibration=wishes.calibration, **settings, **leave)
+        except UnknownRewardError:  # one without a choice of device is on the CPU anyway, one may not read prompts
+            if leave.get("device") == "cpu":
+                leave.pop("device")
+            elif leave.pop("allow_empty", None) is None:
+                raise
+
+
+def is_embedded(spec: str) -> bool:
+    """Whether the embedded LLaVA-Reward is among the rewards that `spec` names.
+
+    Raises:
+        SpecError: It cannot be read.
+    """
+    from rewards.grammar import names, parse
+
+    name, checkpoint = parted(spec)
+    named = [each for each in names(parse(name)) if each.name == "llava-reward"]
+    return not checkpoint and any("checkpoint" not in dict(each.options) for each in named)
+
+
+def note(reward: Reward, spec: str, most: int) -> str:
+    """What one might not expect of a combination, in a sentence; empty if there is nothing.
+
+    Args:
+        reward: As loaded.
+        spec: Its specification.
+        most: Pictures of one prompt at most.
+    """
+    from rewards.combine import CascadeReward, RankSum
+
+    if isinstance(reward, RankSum) and "rank(" not in spec:
+        unknown = ", ".join(dict.fromkeys(part.name for _, part in reward.terms))
+        return (
+            f"the deviations of {unknown} within a prompt are not all known, so {spec!r} sums their ranks; for a sum "
+            "of scores give --calibration FILE, which score-images --write-calibration makes."
+        )
+    first = reward.stages[0][0] if isinstance(reward, CascadeReward) else None
+    if first is not None and first < most:
+        return (
+            f"warning: the first stage of {spec!r} judges {first} of {most} pictures; the others come last, unseen. "
+            "Leave its number away for all."
+        )
+    return ""
+
+
+def single_name(spec: str) -> str:
+    """What a calibration file calls the reward that `spec` names.
+
+    Raises:
+        RewardError: It names several.
+    """
+    from rewards.errors import RewardError
+    from rewards.grammar import Named, parse
+
+    node = parse(parted(spec)[0])
+    if not isinstance(node, Named):
+        raise RewardError(f"A calibration is of single rewards, but {spec!r} combines some; give each of them.")
+    return node.name
+
+
+def parted(spec: str) -> tuple[str, str]:
+    """A specification and the checkpoint behind its @; one within brackets belongs to an option."""
+    name, _, checkpoint = spec.partition("@")
+    return (spec, "") if "(" in name else (name, checkpoint)
