@@ -8,6 +8,7 @@ import math
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from bon_search.errors import is_users
@@ -23,6 +24,8 @@ def exit_status(work: Callable[[], int | None], say: Callable[[str], object], in
         say: Tells a sentence on stderr.
         interrupted: What becomes of an interrupted run; follows "interrupted; ".
     """
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # where a module:Class of the user's may lie; behind all that is installed
     try:
         return work() or 0
     except KeyboardInterrupt:

@@ -9,7 +9,7 @@ from rewards.base import ImagesLike, Scores, as_images, check_prompts, check_sco
 
 @dataclass(frozen=True)
 class FunctionReward:
-    """A plain function (images, prompts) -> (N,) tensor as a reward.
+    """A plain function (images, prompts) -> (N,) tensor as a reward, whatever its arguments are called.
 
     Attributes:
         function: Called with pictures (N, 3, H, W) in [0, 1] and one prompt for each.

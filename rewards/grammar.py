@@ -152,7 +152,7 @@ def parse(text: str) -> Node:
             bounds.append(_bound(reader))
         node = Subject(node, tuple(bounds))
     if reader.next.kind != "end":
-        raise reader.fault("nothing should follow here")
+        raise reader.fault("expected +, -, >, a number of candidates behind a colon, subject to, or the end")
     return node
 
 
@@ -171,6 +171,8 @@ def names(node: Node) -> list[Named]:
 def _cascade(reader: _Reader) -> Node:
     stages = [_stage(reader)]
     while reader.taken(">"):
+        if reader.next.kind == "number" and reader.tokens[reader.place + 1].text != "*":
+            raise reader.fault("a cascade goes on with a reward; a bound is written: REWARD subject to NAME > NUMBER")
         stages.append(_stage(reader))
     if len(stages) == 1 and stages[0][0] is None:
         return stages[0][1]

@@ -11,7 +11,7 @@ import torch
 
 from rewards.clip import VIT_H, Similarity, clean, clip_tokenizer
 from rewards.devices import device_of, dtype_of
-from rewards.errors import UnknownRewardError
+from rewards.nearest import check_variant
 from rewards.open_clip import load_open_clip, read_settings
 from rewards.states import find_file, read_state
 from rewards.views import Letterbox
@@ -45,8 +45,7 @@ def load_hpsv2(
     Raises:
         RewardError: no such variant, checkpoint, device or dtype.
     """
-    if variant not in FILES:
-        raise UnknownRewardError(f"Got 'hpsv2:{variant}'; expected hpsv2:v2.1 or hpsv2:v2.0.")
+    check_variant("hpsv2", variant, tuple(FILES))
     place, number = device_of(device), dtype_of(dtype)
     file = find_file(checkpoint, FILES[variant])
     words = clip_tokenizer(file.parent, tokenizer)

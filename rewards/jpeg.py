@@ -18,8 +18,9 @@ import torch
 from PIL import Image
 
 from rewards.base import ImagesLike, Scores, check_scores
-from rewards.errors import RewardError, UnknownRewardError
+from rewards.errors import RewardError
 from rewards.llava.pictures import as_pictures
+from rewards.nearest import check_variant
 from rewards.vision import check_texts
 
 QUALITY = 95
@@ -79,8 +80,7 @@ def load_jpeg(variant: str = "compressibility", *, quality: int = QUALITY, per_m
     Raises:
         RewardError: no such variant or quality.
     """
-    if variant not in _SIGNS:
-        raise UnknownRewardError(f"Got 'jpeg:{variant}'; expected jpeg:{' or jpeg:'.join(_SIGNS)}.")
+    check_variant("jpeg", variant, tuple(_SIGNS))
     if not (isinstance(quality, int) and 1 <= quality <= QUALITY):
         raise RewardError(f"Got quality {quality!r}; expected a whole number from 1 to {QUALITY}.")
     return JpegReward(f"jpeg:{variant}", _SIGNS[variant], quality, bool(per_megapixel))

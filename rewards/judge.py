@@ -23,12 +23,13 @@ from PIL import Image
 from torch import Tensor
 
 from rewards.base import ImagesLike, Scores, check_scores
-from rewards.errors import RewardError, UnknownRewardError
+from rewards.errors import RewardError
 from rewards.judge_cache import JudgeCache, default_folder
 from rewards.judge_client import Endpoint
 from rewards.judge_court import Court
 from rewards.judge_questions import CRITERIA, LOWEST, Exhibit, pairwise, pointwise
 from rewards.llava.pictures import as_pictures
+from rewards.nearest import check_variant
 from rewards.preferences import rank
 from rewards.states import fingerprint
 from rewards.vision import check_texts
@@ -195,8 +196,7 @@ def load_judge(  # noqa: PLR0913 - each is an option of the specification
         RewardError: Options that make no sense, or a key that is missing.
     """
     kinds: dict[str, type[Judge] | type[PairwiseJudge]] = {"": Judge, "pointwise": Judge, "pairwise": PairwiseJudge}
-    if variant not in kinds:
-        raise UnknownRewardError(f"Got 'judge:{variant}'; expected judge or judge:pairwise.")
+    check_variant("judge", variant, tuple(kinds))
     if not model or edge < 1:
         raise RewardError(
             f"Got model={model!r}, edge={edge}; expected the name of a model that takes pictures, for example "

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rewards.base import Images, ImagesLike, Scores, as_images, check_prompts, check_scores
-from rewards.errors import UnknownRewardError
+from rewards.nearest import check_variant
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -80,8 +80,7 @@ def load_pixels(variant: str = "") -> PixelReward:
         UnknownRewardError: there is none.
     """
     measures = {"brightness": brightness, "colorfulness": colorfulness, "sharpness": sharpness}
-    if variant not in measures:
-        raise UnknownRewardError(f"Got 'pixels:{variant}'; expected pixels:{', pixels:'.join(measures)}.")
+    check_variant("pixels", variant, tuple(measures))
     return PixelReward(f"pixels:{variant}", measures[variant])
 
 

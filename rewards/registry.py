@@ -7,9 +7,8 @@ A reward is imported only when it is asked for. Another package adds one with an
 """
 
 import ast
-import difflib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -21,6 +20,7 @@ from rewards.base import Reward
 from rewards.errors import RewardError, UnknownRewardError
 from rewards.function import FunctionReward
 from rewards.grammar import Named, names, parse
+from rewards.nearest import did_you_mean
 
 GROUP = "bon_search.rewards"
 BUILT_IN = {
@@ -86,13 +86,16 @@ def check_spec(spec: str) -> None:
 def _load(named: Named, spec: str, options: dict[str, Any]) -> Reward:
     """One reward, with the options of the call and those in the specification."""
     factory = _factory(named, spec)
-    if _is_score(factory):
-        return FunctionReward(factory, named.name)
     variant = named.name.partition(":")[2] if named.name.partition(":")[0] in _targets() else ""
     settings = {**options, **{name: _literal(value) for name, value in named.options}}
     settings |= {"variant": variant} if variant else {}
-    _check_options(factory, settings, named.name)
-    reward = _made(factory, settings, named.name)
+    if not settings and _is_score(factory):
+        return FunctionReward(factory, named.name)
+    try:
+        _check_options(factory, settings, named.name)
+        reward = _made(factory, settings, named.name)
+    except UnknownRewardError as error:
+        raise UnknownRewardError(f"{error}{_pointer(named, spec)}") from error
     if not isinstance(reward, Reward):
         raise UnknownRewardError(
             f"{named.name!r} gives a {type(reward).__name__}, which is no reward; expected an object with name, "
@@ -109,16 +112,22 @@ def _factory(named: Named, spec: str) -> Callable[..., Any]:
         return _resolve(targets[name], named.name)
     if rest and all(part.isidentifier() for part in name.split(".")) and ("." in name or find_spec(name)):
         return _resolve(named.name, named.name)
-    expected = f"expected one of {', '.join(sorted(targets))}, or package.module:Class for your own"
-    what = f"unknown reward {name!r}{did_you_mean(name, targets)}; {expected}."
-    if spec.strip() == named.name:
-        raise UnknownRewardError(what[0].upper() + what[1:])
-    raise UnknownRewardError(f"{what[0].upper()}{what[1:]}\n  {spec}\n  {' ' * named.at}^")
+    expected = f"Expected one of {', '.join(sorted(targets))}, or package.module:Class or module:function for your own."
+    what = f"{name!r}, nor is there such a module" if rest else repr(name)
+    raise UnknownRewardError(f"Unknown reward {what}{did_you_mean(name, targets)} {expected}{_pointer(named, spec)}")
+
+
+def _pointer(named: Named, spec: str) -> str:
+    """The specification with a caret under the reward at fault, unless that is all of it."""
+    return "" if spec.strip() == named.name else f"\n  {spec}\n  {' ' * named.at}^"
 
 
 def _is_score(factory: Callable[..., Any]) -> bool:
-    """Whether it is a function that scores, rather than one that makes a reward."""
-    return inspect.isfunction(factory) and list(inspect.signature(factory).parameters)[:2] == ["images", "prompts"]
+    """Whether it is a function that scores, which needs pictures and prompts, rather than one that makes a reward."""
+    if not inspect.isfunction(factory):
+        return False
+    needed = [each for each in inspect.signature(factory).parameters.values() if each.default is each.empty]
+    return len([each for each in needed if each.kind is each.POSITIONAL_OR_KEYWORD]) == len(needed) == 2
 
 
 def _parameters(factory: Callable[..., Any]) -> tuple[str, ...]:
@@ -140,12 +149,6 @@ def _literal(text: str) -> object:
 def reward_names() -> tuple[str, ...]:
     """Names that `load_reward` knows, sorted."""
     return tuple(sorted(_targets()))
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The hint ": did you mean 'x'?" for the nearest of `known`, or nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f": did you mean {near[0]!r}?" if near else ""
 
 
 @cache
@@ -174,7 +177,8 @@ def _made(factory: Callable[..., Any], options: dict[str, Any], spec: str) -> ob
         said = str(error).splitlines()[0] if str(error) else "no message"
         raise UnknownRewardError(
             f"Reward {spec!r} cannot be made ({type(error).__name__}: {said}); "
-            "expected a class or function that takes no arguments, or those that were given."
+            "expected a class or function that takes no arguments, or those that were given, or a function (images, "
+            "prompts) that scores."
         ) from error
 
 
@@ -189,6 +193,6 @@ def _check_options(factory: Callable[..., Any], options: dict[str, Any], spec: s
         return
     for option in options:
         if option not in parameters:
-            what = "variants" if option == "variant" else f"option {option!r}{did_you_mean(option, parameters)}"
+            what = "variants." if option == "variant" else f"option {option!r}{did_you_mean(option, parameters)}"
             takes = ", ".join(parameters) or "none"
-            raise UnknownRewardError(f"Reward {spec!r} has no {what}; its options are: {takes}.")
+            raise UnknownRewardError(f"Reward {spec!r} has no {what} Its options are: {takes}.")

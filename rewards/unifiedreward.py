@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from rewards.devices import device_of, dtype_of
-from rewards.errors import RewardError, UnknownRewardError
+from rewards.errors import RewardError
 from rewards.llava.families import resolve
+from rewards.nearest import check_variant
 from rewards.single import Look, SingleReward
 from rewards.vlm import VLM_FILES, Vlm, both_limits, files_of, load_vlm
 
@@ -99,8 +100,7 @@ def load_unifiedreward(
     Raises:
         RewardError: no such variant, checkpoint, device or dtype.
     """
-    if variant not in FORMS:
-        raise UnknownRewardError(f"Got 'unifiedreward:{variant}'; expected unifiedreward:score or unifiedreward:acs.")
+    check_variant("unifiedreward", variant, tuple(FORMS))
     if tokens < 1:
         raise RewardError(f"Got tokens {tokens}; expected at least 1.")
     folder, number = resolve(checkpoint, VLM_FILES), dtype_of(dtype)

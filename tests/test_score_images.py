@@ -595,3 +595,14 @@ def test_all_rewards_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list-rewards"]) == 0
     listed = [line for line in capsys.readouterr().out.splitlines() if line and not line.startswith(" ")]
     assert tuple(listed) == reward_names()
+
+
+def test_a_function_beside_the_user_is_a_reward(pictures: Path) -> None:
+    """The folder that a command is run in is not where the command lies."""
+    module = "def lightest(pictures, texts):\n    return pictures.mean(dim=(1, 2, 3))\n"
+    (pictures / "beside.py").write_text(module)
+    command = [sys.executable, "-P", "-c", "import sys; from bon_search.score_cli import main; sys.exit(main())"]
+    where = {"cwd": pictures, "env": os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}}
+    run = [*command, ".", "--prompt", "x", "--reward", "beside:lightest"]
+    done = subprocess.run(run, check=True, capture_output=True, text=True, timeout=120, **where)
+    assert done.stdout == "255.png\n"

@@ -177,7 +177,30 @@ def redness(images: Images, prompts: Sequence[str]) -> torch.Tensor:
     return images[:, 0].mean(dim=(1, 2))
 
 
+def greenness(pictures: Images, texts: Sequence[str]) -> torch.Tensor:
+    """Another, whose arguments have other names."""
+    return pictures[:, 1].mean(dim=(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("spec", "said", "under"),
+    [
+        ("0.7*jpeg + 0.3*pixels:sharpnes", "did you mean 'pixels:sharpness'", "pixels"),
+        ("jpeg subject to shap > 1", "did you mean 'shapes'", "shap"),
+        ("rank(shapes + jpeg(qualty=3))", "did you mean 'quality'", "jpeg"),
+    ],
+)
+def test_a_name_that_is_not_there_has_a_caret_and_the_nearest_one(spec: str, said: str, under: str) -> None:
+    with pytest.raises(UnknownRewardError, match=said) as caught:
+        load_reward(spec)
+    _, line, caret = str(caught.value).split("\n")
+    assert (line[2:], caret.index("^") - 2) == (spec, spec.index(under))
+
+
 def test_a_plain_function_is_a_reward() -> None:
+    assert load_reward("tests.rewards.test_combine:greenness")(IMAGES, PROMPTS).tolist() == pytest.approx(
+        [0.9, 0.5, 0.8, 0.1]
+    )
     reward = load_reward("tests.rewards.test_combine:redness")
     assert reward(IMAGES, PROMPTS).tolist() == pytest.approx([0.1, 0.2, 0.4, 0.3])
     check_reward(reward)

@@ -54,6 +54,7 @@ def test_a_line_means(text: str, meaning: object) -> None:
         ("pickscore subject nsfw < 1", 18),
         ("pickscore subject to nsfw", 25),
         ("pickscore subject to nsfw < high", 28),
+        ("pickscore > 20", 12),
     ],
 )
 def test_a_fault_has_a_caret_under_it(text: str, place: int) -> None:

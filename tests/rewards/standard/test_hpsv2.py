@@ -88,7 +88,7 @@ def test_variants_are_different_weights(folder: Path) -> None:
     first = load_reward("hpsv2:v2.0", checkpoint=folder)(pictures()[:1], PROMPTS[:1])
     second = load_reward("hpsv2:v2.1", checkpoint=folder)(pictures()[:1], PROMPTS[:1])
     assert abs(first - second) > 1e-3
-    with pytest.raises(RewardError, match=r"expected hpsv2:v2\.1 or hpsv2:v2\.0"):
+    with pytest.raises(RewardError, match=r"Expected hpsv2:v2\.1 or hpsv2:v2\.0"):
         load_reward("hpsv2:v3", checkpoint=folder)
 
 

@@ -82,7 +82,7 @@ def test_three_scores_are_averaged(qwen: Path) -> None:
     score = load_reward("unifiedreward:acs", checkpoint=qwen, tokens=2)(pictures()[:1], ["a"])
     assert 1 < score.item() < 5
     assert score.item() != load_reward("unifiedreward", checkpoint=qwen, tokens=2)(pictures()[:1], ["a"]).item()
-    with pytest.raises(RewardError, match="expected unifiedreward:score or unifiedreward:acs"):
+    with pytest.raises(RewardError, match="Expected unifiedreward:score or unifiedreward:acs"):
         load_reward("unifiedreward:think", checkpoint=qwen)
 
 
