@@ -11,13 +11,14 @@ from bon_search.ledger import Cost
 from bon_search.pipeline import BestOfNPipeline, generate_best
 from bon_search.result import Candidate, Recipe, SearchResult
 from bon_search.run import Run
-from bon_search.search import Scored
+from bon_search.search import Look, Scored
 
 __all__ = [
     "BestOfNPipeline",
     "BudgetExceeded",
     "Candidate",
     "Cost",
+    "Look",
     "Recipe",
     "Run",
     "Scored",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from bon_search.errors import SearchError
 from bon_search.ledger import Cost, Ledger
+from bon_search.search import Look
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +56,7 @@ class PictureCritic:
     Attributes:
         sampler: As given.
         absolute: Whether the reward's scores can be compared over time and between batches.
+        on_look: Called with each population that has just been judged, drafts and previews too.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class PictureCritic:
     ) -> None:
         self.sampler = sampler
         self.absolute = reward.absolute
+        self.on_look: Callable[[Look], object] = lambda look: None
         self._reward = reward
         self._prompt = prompt
         self._ledger = ledger
@@ -110,7 +113,14 @@ class PictureCritic:
         given = sum(self._ask(images) for images in looks[1:]) + self._ask(looks[0])
         scores = self._ranked(given / len(looks))
         self._last.scores = scores.detach()
-        return self._finite(scores, particles)
+        self._finite(scores, particles)
+        self._show(particles, scores.detach())
+        return scores
+
+    def _show(self, particles: Particles, scores: Tensor) -> None:
+        images = self._last.images
+        assert images is not None
+        self.on_look(Look(particles.step, self.sampler.steps, particles.streams, images, scores))
 
     def _ranked(self, given: Tensor) -> Tensor:
         """Scores (N,) as they are, or by the tournament that probabilities (N, N) tell of."""
@@ -165,7 +175,7 @@ class PictureCritic:
     def _scoped(self, n: int) -> AbstractContextManager[object]:
         return nullcontext() if self._scope is None else self._scope(n)
 
-    def _finite(self, scores: Tensor, particles: Particles) -> Tensor:
+    def _finite(self, scores: Tensor, particles: Particles) -> None:
         from rewards.errors import ScoreError
 
         for score, stream in zip(scores.detach().tolist(), particles.streams, strict=True):
@@ -174,7 +184,6 @@ class PictureCritic:
                     f"The reward {self._reward.name} gave {score} for the candidate of seed {stream}; look at its "
                     "picture, or run the reward in float32."
                 )
-        return scores
 
     @property
     def last_look(self) -> tuple[Particles, Tensor] | None:

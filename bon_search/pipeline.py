@@ -190,6 +190,7 @@ class BestOfNPipeline:
         sampler.on_nfe = lambda nfe: run.on_nfe(nfe)
         ledger = Ledger(plan.budget)
         metered, critic = self._metered(sampler, ledger)
+        critic.on_look = lambda look: run.on_look(look)
         group = self.batch_size if self.reward.absolute else None  # scores that compare need all candidates at once
         recipe = self._recipe(prompt, plan, arguments)
         looks = plan.start(metered, critic, group)

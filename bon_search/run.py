@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bon_search.critic import PictureCritic
     from bon_search.ledger import Ledger
     from bon_search.result import Recipe
+    from bon_search.search import Look
     from pipelines import Particles
 
 
@@ -42,6 +43,8 @@ class Run:
         planned: As given.
         only: Set to a seed to be given the candidate of that seed alone.
         on_nfe: Called with the number of NFE just done; set it to the `update` of a progress bar.
+        on_look: Called with each population that the reward has just judged: finished pictures, and the drafts and
+            previews by which the search finds its way. Watching costs nothing: the pictures were made for the reward.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Run:
         self.planned = planned or Cost.at_most()
         self.only: int | None = None
         self.on_nfe: Callable[[int], object] = lambda nfe: None
+        self.on_look: Callable[[Look], object] = lambda look: None
         self._ledger = ledger
         self._evaluations_per_nfe = evaluations_per_nfe
         self._search = search

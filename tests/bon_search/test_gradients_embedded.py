@@ -1,6 +1,7 @@
 """Gradient searches on the embedded model: better than best-of-N at equal NFE, and made again from result.json."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from bon_search import BestOfNPipeline
+from bon_search import BestOfNPipeline, Look
 from bon_search.recipe import read_remake
 from bon_search.result import SearchResult
 from pipelines import DiffusersSampler
@@ -41,6 +42,20 @@ def test_brighter_than_best_of_n_at_equal_nfe(search: str) -> None:
     assert ours.cost.nfe == plain.cost.nfe == N * STEPS
     assert ours.cost.backwards == (N - 1) * STEPS
     assert ours.best.score > plain.best.score + 0.02
+
+
+@pytest.mark.parametrize("search", ["best_of_n", "reno", "psi"])
+def test_a_run_shows_its_looks_at_no_cost(search: str) -> None:
+    unwatched = result(search)
+    run = pipe().start(PROMPT, n=unwatched.recipe.n, steps=STEPS, search=search, options=OPTIONS[search], seed=20)
+    looks: list[Look] = []
+    run.on_look = looks.append
+    for _ in run:
+        pass
+    assert replace(run.result.cost, seconds=0) == replace(unwatched.cost, seconds=0)
+    assert sum(len(look.streams) for look in looks) == unwatched.cost.rewards
+    assert max(float(look.scores.max()) for look in looks if look.step == STEPS) == unwatched.best.score
+    assert not any(look.images.requires_grad or look.scores.requires_grad for look in looks)
 
 
 @pytest.mark.parametrize("search", ["reno", "dno", "das_gradient", "psi"])

@@ -11,8 +11,9 @@ from bon_search.critic import PictureCritic
 from bon_search.ledger import Cost, Ledger, MeteredSampler
 from bon_search.result import Candidate, ranked
 from bon_search.run import Run, to_pil
-from bon_search.search import Scored
+from bon_search.search import Look, Scored
 from bon_search.searches.best_of_n import best_of_n
+from bon_search.searches.draft import draft
 from bon_search.searches.halving import halving
 from pipelines import Particles
 from rewards.errors import RewardError
@@ -61,6 +62,20 @@ def test_a_pruned_search_that_is_cut_short_finishes_the_best_at_hand(nfe: int) -
     if looks and looks[-1].particles.step < STEPS:
         favourite = looks[-1].particles.streams[int(looks[-1].scores.argmax())]
         assert favourite in [candidate.seed for candidate in finished]
+
+
+def test_whoever_watches_sees_what_the_reward_has_judged() -> None:
+    ledger, looks = Ledger(), list[Look]()
+    sampler = MeteredSampler(standard_normal(12), ledger)
+    critic = PictureCritic(sampler, Brightness(), "a point", ledger)
+    critic.on_look = looks.append
+    finished = list(Run(draft(sampler, critic, n=10, draft_steps=3, seed=7), critic, ledger, recipe(10, 12)))
+    assert [(look.step, look.steps, len(look.streams)) for look in looks] == [(3, 3, 10), (12, 12, 3)]
+    assert ledger.spent.decodes == 13  # nothing is decoded for the onlooker
+    assert [look.images.flatten(1).mean(dim=1).tolist() for look in looks] == [look.scores.tolist() for look in looks]
+    assert looks[0].streams == tuple(range(7, 17))
+    scores = dict(zip(looks[1].streams, looks[1].scores.tolist(), strict=True))
+    assert scores == {candidate.seed: candidate.score for candidate in finished}
 
 
 def test_only_the_candidate_asked_for_is_given_out() -> None:
