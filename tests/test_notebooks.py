@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from bon_search.table import BUILT_IN
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 
@@ -31,3 +33,8 @@ def test_a_notebook_runs_to_its_end(path: Path, tmp_path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
+
+
+def test_the_walk_through_all_searches_leaves_none_out() -> None:
+    text = (EXAMPLES / "02_searches.py").read_text(encoding="utf-8")
+    assert [name for name in BUILT_IN if f'show("{name}"' not in text] == []
