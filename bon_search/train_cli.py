@@ -112,6 +112,7 @@ def _optimisation(p: Parser) -> None:
         metavar="MIB",
         help="of pictures that stay in memory (default: %(default)s)",
     )
+    p.add_argument("--shard", action="store_true", help="share the weights out among the processes (FSDP)")
     p.add_argument("--cpu", action="store_true", help="never take a GPU")
 
 
@@ -148,6 +149,7 @@ def _main(arguments: argparse.Namespace) -> int:
     run = Run(
         records, arguments.base, arguments.out, settings, test=test, start=_start(arguments.init),
         save_every=arguments.save_every, cpu=arguments.cpu, keep=arguments.keep << 20,
+        shard=arguments.shard,
     )  # fmt: skip
     if arguments.base == "embedded":
         one_thread()

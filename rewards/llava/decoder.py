@@ -19,6 +19,7 @@ from rewards.errors import RewardError
 from rewards.llava.backbone import Backbone, Embedded, Foreign
 
 KeyValue: TypeAlias = tuple[Tensor, Tensor]  # (B, heads, P, D) each, the keys rotated
+WHOLE = "whole_step"  # method of a layer that `call_whole` prepared
 
 
 def read(backbone: Backbone, inputs: Embedded, *, rows: Tensor | None = None, layer: int | None = None) -> Tensor:
@@ -76,8 +77,8 @@ def run(
         rows: (B, R) positions.
         past: keys and values of what stands before `inputs`.
     """
-    attend, feed = _steps(block)
-    return replace(inputs, x=feed(block, attend(block, inputs, mask, rows, past)[0]))
+    whole = getattr(block, WHOLE, None) or partial(_whole, block)
+    return replace(inputs, x=whole(inputs.x, inputs, mask, rows, past))
 
 
 def run_keeping(block: nn.Module, inputs: Embedded, mask: Tensor | None) -> tuple[Embedded, KeyValue]:
@@ -122,6 +123,11 @@ def checkpoint_layers(backbone: Backbone) -> None:
     steps = tuple(partial(checkpoint, step, use_reentrant=False) for step in (_attended, _fed))
     for block in backbone.layers:
         cast(Foreign, block)._steps = steps
+
+
+def call_whole(block: nn.Module) -> None:
+    """Let `run` call the method `WHOLE` of a layer, from one tensor to one, which hooks can be put on."""
+    setattr(block, WHOLE, partial(_whole, block))
 
 
 def visible(mask: Tensor, rows: Tensor | None) -> Tensor | None:
@@ -181,6 +187,15 @@ def _steps(block: Foreign) -> Sequence[Callable[..., Any]]:
     """The two halves of a layer, or what `compile_layers` made of them."""
     steps: Sequence[Callable[..., Any]] = getattr(block, "_steps", (_attended, _fed))
     return steps
+
+
+def _whole(
+    block: Foreign, x: Tensor, inputs: Embedded, mask: Tensor | None, rows: Tensor | None, past: KeyValue | None
+) -> Tensor:
+    """A layer's output at `rows`, from `x` in place of `inputs.x`."""
+    attend, feed = _steps(block)
+    output: Tensor = feed(block, attend(block, replace(inputs, x=x), mask, rows, past)[0])
+    return output
 
 
 def _attended(

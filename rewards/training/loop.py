@@ -21,8 +21,9 @@ from rewards.errors import RewardError
 from rewards.training.losses import advantages, classification_losses, pair_losses
 from rewards.training.order import shares
 from rewards.training.records import Pair, Record, Single
+from rewards.training.sharding import complete, synchronise
 from rewards.training.sights import Sights
-from rewards.training.state import load_state, restore, save_state
+from rewards.training.state import load_state, restore, save_state, state_of
 from rewards.training.trainee import Trainee
 
 
@@ -68,14 +69,15 @@ class Trainer:
         order: numbers of the records of each step.
         steps: of the whole training.
         accelerator: of accelerate.
+        sharded: share the model's weights out among the processes, if there are several.
         terms: what a resumed training must agree on beside the settings, for example a hash of the data.
 
     Attributes:
         step: how many steps are done.
+        sharded: whether the weights are shared out.
 
     Raises:
-        RewardError: a general preference is to be trained on labels, the batch cannot be shared among the processes, or
-            these share one model's weights out among them.
+        RewardError: a general preference is to be trained on labels, or the batch cannot be shared among the processes.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Trainer:
         steps: int,
         *,
         accelerator: Any,  # noqa: ANN401  accelerate has no types
+        sharded: bool = False,
         terms: dict[str, object] | None = None,
     ) -> None:
         settings = trainee.settings
@@ -94,12 +97,16 @@ class Trainer:
         self.trainee, self.settings, self.steps, self.step = trainee, settings, steps, 0
         self.terms = {**asdict(settings), "steps": steps, **(terms or {})}
         self._sights, self._records, self._order, self._accelerator = sights, records, order, accelerator
+        several = accelerator.num_processes > 1
+        self.sharded = sharded and several
+        if self.sharded:
+            trainee.shard()
         self._trained = list(trainee.trained())
         self._optimizer = torch.optim.AdamW(
             [parameter for _, parameter in self._trained],
             lr=settings.rate, betas=(0.9, 0.95), eps=1e-8, weight_decay=settings.decay,
         )  # fmt: skip
-        self._model = accelerator.prepare(trainee) if accelerator.num_processes > 1 else trainee
+        self._model = accelerator.prepare(trainee) if several and not self.sharded else trainee
 
     def resume(self, folder: Path) -> bool:
         """Go on from the state in `folder`; whether there is one.
@@ -115,9 +122,10 @@ class Trainer:
         return True
 
     def save(self, folder: Path) -> None:
-        """Keep the state in `folder`, in the first process."""
+        """Keep the state in `folder`; all processes must ask, and the first one writes."""
+        state = state_of(self.step, self._trained, self._optimizer)
         if self._accelerator.is_main_process:
-            save_state(folder, self.step, self._trained, self._optimizer, self.terms)
+            save_state(folder, state, self.terms)
 
     def run(self) -> Iterator[Report]:
         """Make the steps that are left, and report each."""
@@ -128,7 +136,7 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, records: Sequence[Record]) -> Judged:
-        """Sums over `records`, in this process alone."""
+        """Sums over `records`, in this process alone; where the model is shared out, all of them must ask for them."""
         self.trainee.eval()
         chunks = [records[start : start + self.settings.micro] for start in range(0, len(records), self.settings.micro)]
         judged = [self._judge(self.trainee, chunk) for chunk in chunks]
@@ -143,7 +151,9 @@ class Trainer:
         with _seeded(self.settings.seed, self.step, accelerator.process_index, self.trainee.device):
             passes = pairwise([*parts, *(upcoming or [[]])])
             sums = torch.stack([self._backward(part, ahead, part is parts[-1]) for part, ahead in passes]).sum(0)
-        norm = torch.nn.utils.clip_grad_norm_([parameter for _, parameter in self._trained], self.settings.clip)
+        norm = complete(
+            torch.nn.utils.clip_grad_norm_([parameter for _, parameter in self._trained], self.settings.clip)
+        )
         if not norm.isfinite():  # before it reaches the weights; in all processes alike
             raise RewardError(
                 f"Step {self.step + 1} has a gradient that is not finite; begin again with a lower rate, or without "
@@ -173,7 +183,9 @@ class Trainer:
         """Add one pass's gradients, those of all processes at the last pass; pictures `ahead` are decoded meanwhile."""
         accelerator = self._accelerator
         self._sights.expect(side for record in [*part, *ahead] for side in record.sides)
-        with torch.enable_grad(), nullcontext() if last else accelerator.no_sync(self._model):
+        if self.sharded:
+            synchronise(self._model, now=last)
+        with torch.enable_grad(), nullcontext() if last or self.sharded else accelerator.no_sync(self._model):
             judged = self._judge(self._model, part)
             # processes average their gradients, so that each must count as often as there are processes
             accelerator.backward(judged.cost * accelerator.num_processes / self.settings.batch)
@@ -234,10 +246,4 @@ def _check(loss: str, records: Sequence[Record], batch: int, accelerator: Any) -
     if batch % accelerator.num_processes:
         raise RewardError(
             f"Got a batch of {batch} for {accelerator.num_processes} processes; expected a multiple of their number."
-        )
-    kind = str(accelerator.distributed_type).rpartition(".")[2]
-    if kind not in ("NO", "MULTI_CPU", "MULTI_GPU"):
-        raise RewardError(
-            f"Got processes of the kind {kind}; expected each to hold the whole model: answer no to FSDP and DeepSpeed "
-            "in accelerate config."
         )

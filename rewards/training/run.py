@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +28,7 @@ from rewards.training.loop import Report, Trainer
 from rewards.training.order import Order, length
 from rewards.training.records import Record, as_row
 from rewards.training.settings import Settings
+from rewards.training.sharding import is_configured
 from rewards.training.sights import Sights
 from rewards.training.state import FILE, replace_synced
 from rewards.training.trainee import Trainee, load_trainee
@@ -49,6 +50,7 @@ class Run:
         save_every: steps between two states on disk.
         cpu: never take a GPU.
         keep: bytes of pictures that stay in memory: features of a frozen vision tower, pixels for one that is trained.
+        shard: share the weights out among the processes, as a configuration of accelerate with FSDP does, too.
     """
 
     records: Sequence[Record]
@@ -60,6 +62,7 @@ class Run:
     save_every: int = 100
     cpu: bool = False
     keep: int = 1 << 30
+    shard: bool = False
 
     @property
     def steps(self) -> int:
@@ -98,9 +101,11 @@ def train(run: Run, *, resume: bool = False) -> Iterator[Report]:
             if report.step % run.save_every == 0 or report.step == run.steps:
                 trainer.save(run.out)
             yield report
-        accelerator.end_training()
+        checkpoint = trainee.official(resolve(run.base))
+        tested = _tested(run, trainer) if accelerator.is_main_process or trainer.sharded else None
         if accelerator.is_main_process:
-            _finish(run, trainee, trainer)
+            _finish(run, checkpoint, {**trainer.terms, "test": tested})
+        accelerator.end_training()
     finally:
         sights.close()
 
@@ -116,6 +121,7 @@ def fingerprint(records: Sequence[Record]) -> str:
 def _accelerator(run: Run) -> Any:  # noqa: ANN401  accelerate has no types
     from accelerate import Accelerator
 
+    is_configured()  # what cannot be is said before accelerate fails in its own words
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     cpu = run.cpu or not (alone or torch.cuda.is_available())
     tensorboard = find_spec("tensorboard") is not None
@@ -138,7 +144,10 @@ def _trainer(run: Run, trainee: Trainee, sights: Sights, accelerator: Any) -> Tr
     lengths = [length(record) for record in run.records]
     order = Order(lengths, run.settings.batch, run.steps, run.settings.seed)
     terms: dict[str, object] = {"base": run.base, "data": fingerprint(run.records)}
-    return Trainer(trainee, sights, run.records, order, run.steps, accelerator=accelerator, terms=terms)
+    return Trainer(
+        trainee, sights, run.records, order, run.steps, accelerator=accelerator, sharded=run.shard or is_configured(),
+        terms=terms,
+    )  # fmt: skip
 
 
 class _Log:
@@ -165,18 +174,18 @@ class _Log:
         part.replace(self._path)
 
 
-def _finish(run: Run, trainee: Trainee, trainer: Trainer) -> None:
+def _finish(run: Run, checkpoint: Official, terms: Mapping[str, object]) -> None:
     """Write the checkpoint, what made it, and remove the state."""
     folder, part = resolve(run.base), run.out / ".checkpoint"
     shutil.rmtree(part, ignore_errors=True)
     name = str(Path(run.base).absolute()) if Path(run.base).is_dir() else run.base
-    save_official(part, trainee.official(folder), base=folder, base_name=name)
+    save_official(part, checkpoint, base=folder, base_name=name)
     for path in sorted(part.rglob("*")):
         if path.is_file():
             (run.out / path.relative_to(part)).parent.mkdir(exist_ok=True)
             replace_synced(path, run.out / path.relative_to(part))
     shutil.rmtree(part)
-    facts = {**trainer.terms, "records": len(run.records), "torch": torch.__version__, "test": _tested(run, trainer)}
+    facts = {**terms, "records": len(run.records), "torch": torch.__version__}
     (run.out / f"{DONE}.part").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     replace_synced(run.out / f"{DONE}.part", run.out / DONE)
     (run.out / FILE).unlink(missing_ok=True)

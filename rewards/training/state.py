@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rewards.errors import CheckpointError
+from rewards.training.sharding import gathered, like
 
 FILE = "training.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -21,7 +22,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 @dataclass(frozen=True)
 class State:
-    """What was read.
+    """Of a training.
 
     Attributes:
         step: how many steps were done.
@@ -32,32 +33,29 @@ class State:
     tensors: dict[str, Tensor]
 
 
-def save_state(
-    folder: Path,
-    step: int,
-    trained: Iterable[tuple[str, nn.Parameter]],
-    optimizer: torch.optim.Optimizer,
-    terms: Mapping[str, object],
-) -> None:
-    """Write the state after `step` steps into `folder`, in the place of an older one.
+def state_of(step: int, trained: Iterable[tuple[str, nn.Parameter]], optimizer: torch.optim.Optimizer) -> State:
+    """The state after `step` steps; where weights are shared out, every process must ask, and the first is answered.
 
     Args:
-        folder: of the training.
         step: how many steps are done.
         trained: names and values of what is trained.
         optimizer: of these.
-        terms: what a resumed training must agree on.
     """
-    from safetensors.torch import save_file
-
     tensors: dict[str, Tensor] = {}
     for name, parameter in trained:
-        tensors[f"weight.{name}"] = parameter.detach()
+        tensors[f"weight.{name}"] = gathered(parameter.detach())
         for moment, tensor in optimizer.state.get(parameter, {}).items():
-            tensors[f"{moment}.{name}"] = tensor
-    stored = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+            tensors[f"{moment}.{name}"] = gathered(tensor)
+    return State(step, tensors)
+
+
+def save_state(folder: Path, state: State, terms: Mapping[str, object]) -> None:
+    """Write a state into the `folder` of a training, in the place of an older one; `terms` must agree on resuming."""
+    from safetensors.torch import save_file
+
+    stored = {name: tensor.cpu().contiguous() for name, tensor in state.tensors.items()}
     part = folder / f"{FILE}.part"
-    save_file(stored, part, metadata={"step": str(step), "terms": json.dumps(terms)})
+    save_file(stored, part, metadata={"step": str(state.step), "terms": json.dumps(terms)})
     replace_synced(part, folder / FILE)
 
 
@@ -93,12 +91,11 @@ def restore(state: State, trained: Iterable[tuple[str, nn.Parameter]], optimizer
     """Put weights and moments back."""
     with torch.no_grad():
         for name, parameter in trained:
-            parameter.copy_(state.tensors[f"weight.{name}"])
+            parameter.copy_(like(state.tensors[f"weight.{name}"], parameter))
             moments = {key: state.tensors[f"{key}.{name}"] for key in _MOMENTS if f"{key}.{name}" in state.tensors}
             if moments:
-                there = parameter.device
                 optimizer.state[parameter] = {
-                    key: tensor if key == "step" else tensor.to(there) for key, tensor in moments.items()
+                    key: tensor if key == "step" else like(tensor, parameter) for key, tensor in moments.items()
                 }
 
 

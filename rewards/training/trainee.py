@@ -20,6 +20,7 @@ from rewards.llava.official import PROJECTORS, Official, RewardConfig, apply, ch
 from rewards.llava.scoring import Scorer, distinct
 from rewards.llava.weights import read_json
 from rewards.training.settings import Settings
+from rewards.training.sharding import gathered, shard
 
 SKIPCA = ("W_q", "W_k", "W_v")
 _CLIP = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
@@ -59,11 +60,17 @@ class Trainee(nn.Module):
         """Outputs (B, d) of the head, float32, in one pass; `features` are those of `distinct(rows)`, or None."""
         with torch.autocast(self.device.type, torch.bfloat16) if self.settings.bfloat16 else nullcontext():
             outputs = self._scorer.outputs(rows, self.features(distinct(rows)) if features is None else features)
-        return outputs.float()
+        return outputs.float().clone()  # FSDP's hooks would be lost on a view
 
     def features(self, pictures: Sequence[Picture]) -> list[Tensor]:
         """What the vision tower gives for each picture."""
         return self._scorer.backbone.features(pictures)
+
+    def shard(self) -> None:
+        """Share the weights out among all processes; what is `trained` are other objects afterwards."""
+        named = dict(self.backbone.named_parameters())
+        tower = {value for name, value in named.items() if _is_tower(name) and not is_projector(name)}
+        shard(self, self._scorer.backbone.layers, frozen=set() if self.settings.tower else tower)
 
     def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and values of what is trained, in the order of the names."""
@@ -91,17 +98,20 @@ class Trainee(nn.Module):
         self.head.load_state_dict(checkpoint.head)
 
     def official(self, folder: Path) -> Official:
-        """What is trained, as a checkpoint that `save_official` writes; `folder` holds the base model."""
+        """What is trained, as a checkpoint that `save_official` writes; `folder` holds the base model.
+
+        Where weights are shared out, every process must ask, and the first one is answered.
+        """
         head, ours = self.head, self.settings
-        own = {name: value.data for name, value in self.backbone.named_parameters() if ours.full or is_projector(name)}
+        parts = ((name, value) for name, value in self.backbone.named_parameters() if ours.full or is_projector(name))
         mode, outputs = "masked" if head.skipca else "", head.value_head.out_features
         return Official(
             folder=folder,
             family=family_of(read_json(folder / "config.json")),
             settings=RewardConfig(head.skipca, ours.tau, ours.loss == "gpm", outputs, mode),
-            head=dict(head.state_dict()),
-            projector=own,
-            lora=_low_rank(self.backbone),
+            head={name: gathered(value.data) for name, value in head.named_parameters()},
+            projector={name: gathered(value.data) for name, value in parts},
+            lora={name: (gathered(down), gathered(up)) for name, (down, up) in _low_rank(self.backbone).items()},
             scale=1.0 if ours.full else ours.alpha / ours.rank,
             targets=self.targets,
             full=ours.full,

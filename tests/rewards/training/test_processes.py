@@ -1,20 +1,28 @@
-"""Two processes on the CPU train the same model as one."""
+"""Two processes on the CPU train the same model as one, each with all of its weights or with a part of them."""
 
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
+from rewards.errors import RewardError
 from rewards.llava.official import read_official
+from rewards.llava.weights import tensors, weight_files
 from rewards.training.records import write_records
-from rewards.training.run import Run, train
+from rewards.training.run import DONE, LOG, Run, train
+from rewards.training.settings import Settings
+from rewards.training.state import FILE
 from tests.rewards.training.world import misaligned, small
 
 STEPS = 20
+FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 
 
 def free_port() -> str:
@@ -23,30 +31,93 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-@pytest.mark.slow
-def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
-    pairs, data = misaligned(tmp_path / "data", 6, 0), tmp_path / "data.jsonl"
-    write_records(data, pairs)
+def settings_of(**changes: object) -> Settings:
+    return small(**{"steps": STEPS, "micro": 1, "rank": 2, "alpha": 4.0, "dropout": 0.0, "rate": 2e-4, **changes})
+
+
+def two(tmp_path: Path, arguments: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """What two processes of train-reward say, which write to `tmp_path / "two"`."""
     command = [
-        sys.executable, "-m", "bon_search.train_cli", "--data", str(data), "--base", "embedded", "--cpu",
-        "--out", str(tmp_path / "two"), "--steps", str(STEPS), "--batch-size", "4", "--micro", "1", "--lora-rank", "2",
-        "--lora-dropout", "0", "--rate", "2e-4",
+        sys.executable, "-m", "bon_search.train_cli", "--data", str(tmp_path / "data.jsonl"), "--base", "embedded",
+        "--cpu", "--out", str(tmp_path / "two"), "--steps", str(STEPS), "--batch-size", "4", "--micro", "1",
+        "--lora-rank", "2", "--lora-dropout", "0", "--rate", "2e-4", *arguments,
     ]  # fmt: skip
     shared = {
         **os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(),
-        "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", **environment,
     }  # fmt: skip
     processes = [
         subprocess.Popen(command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE)
         for rank in range(2)
     ]
-    settings = small(steps=STEPS, micro=1, rank=2, alpha=4.0, dropout=0.0, rate=2e-4)
-    list(train(Run(pairs, "embedded", tmp_path / "one", settings)))
     errors = [process.communicate()[1].decode() for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
-    one, two = (read_official(tmp_path / name) for name in ("one", "two"))
-    for name, value in {**one.head, **one.projector}.items():
-        torch.testing.assert_close({**two.head, **two.projector}[name], value, atol=1e-5, rtol=0)
-    for name, matrices in one.lora.items():
-        for mine, theirs in zip(matrices, two.lora[name], strict=True):
-            torch.testing.assert_close(theirs, mine, atol=1e-5, rtol=0)
+    return errors
+
+
+def weights(out: Path) -> dict[str, Tensor]:
+    """All of a checkpoint."""
+    read = read_official(out)
+    low = {f"{name}.{half}": value for name, pair in read.lora.items() for half, value in zip("AB", pair, strict=True)}
+    return {**low, **{name: value for path in weight_files(out) for name, value in tensors(path)}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "environment", "changes"),
+    [
+        ([], {}, {}),
+        (["--shard"], {}, {}),
+        (["--shard", "--full", "--tower", "--checkpointing"], {}, {"full": True, "tower": True}),
+        (["--full"], FSDP, {"full": True}),
+    ],
+    ids=["whole", "shared", "shared full tower", "accelerate full"],
+)
+def test_two_processes_end_where_one_does(
+    tmp_path: Path, arguments: list[str], environment: dict[str, str], changes: dict[str, object]
+) -> None:
+    pairs, test = misaligned(tmp_path / "data", 6, 0), misaligned(tmp_path / "test", 3, 1)
+    write_records(tmp_path / "data.jsonl", pairs)
+    write_records(tmp_path / "test.jsonl", test)
+    two(tmp_path, [*arguments, "--test", str(tmp_path / "test.jsonl"), "--save-every", "7"], environment)
+    list(train(Run(pairs, "embedded", tmp_path / "one", settings_of(**changes), test=test)))
+    expected, found = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert found.keys() == expected.keys()
+    for name in (
+        name for name in expected if not name.endswith("k_proj.bias")
+    ):  # whose gradient is nothing but rounding
+        torch.testing.assert_close(found[name], expected[name], atol=1e-5, rtol=0)
+    assert (tmp_path / "two" / LOG).read_text().count("\n") == STEPS
+    assert '"accuracy"' in (tmp_path / "two" / DONE).read_text()
+
+
+@pytest.mark.slow
+def test_shared_weights_are_resumed_by_one_process_and_the_other_way_round(tmp_path: Path) -> None:
+    """The state on disk holds whole tensors, whoever wrote it."""
+    pairs, out = misaligned(tmp_path / "data", 6, 0), tmp_path / "two"
+    write_records(tmp_path / "data.jsonl", pairs)
+    run = Run(pairs, "embedded", out, settings_of(), save_every=6)
+    list(islice(train(run), 7))
+    assert (out / FILE).is_file()
+    two(tmp_path, ["--shard", "--resume"], {})
+    list(train(Run(pairs, "embedded", tmp_path / "one", settings_of())))
+    found = weights(out)
+    for name, value in weights(tmp_path / "one").items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed, which train-reward does not run on; choose FSDP"),
+        ({**FSDP, "FSDP_VERSION": "1"}, "Got fsdp_version 1; expected 2"),
+        ({**FSDP, "FSDP_OFFLOAD_PARAMS": "true"}, "Got fsdp_offload_params true; expected false"),
+    ],
+)
+def test_other_ways_of_sharing_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], said: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RewardError, match=said):
+        next(train(Run(misaligned(tmp_path, 1, 0), "embedded", tmp_path / "out", small())))
