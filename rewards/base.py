@@ -48,10 +48,11 @@ def as_images(images: ImagesLike) -> Images:
 
     Args:
         images: such a tensor (returned as it is, gradient included), a list of PIL images of one size, or an
-            (N, H, W, 3) uint8 array.
+            (N, H, W, 3) uint8 array. Of PIL images greyscale and palette become RGB, transparency is dropped, 16 bits
+            become 8, and of an animation it is the frame that it stands at.
 
     Raises:
-        ImageError: another type, shape, dtype or range.
+        ImageError: another type, shape, dtype or range, no picture at all, or one that cannot be decoded.
     """
     if isinstance(images, Tensor):
         return _checked(images)
@@ -59,9 +60,9 @@ def as_images(images: ImagesLike) -> Images:
         return _from_array(images)
     if isinstance(images, Sequence) and images and all(isinstance(image, Image.Image) for image in images):
         return _from_pil(images)
-    what = type(images).__name__
+    what = f"images of type {type(images).__name__}" if images else "no images"
     raise ImageError(
-        f"Got images of type {what}; expected a tensor (N, 3, H, W) in [0, 1], a list of at least one PIL image, or an "
+        f"Got {what}; expected a tensor (N, 3, H, W) in [0, 1], a list of at least one PIL image, or an "
         "(N, H, W, 3) uint8 array."
     )
 
@@ -136,4 +137,23 @@ def _from_pil(images: Sequence[Image.Image]) -> Images:
         raise ImageError(
             f"Got PIL images of sizes {sorted(sizes)}; expected one size: resize them or score them apart."
         )
-    return _from_array(np.stack([np.asarray(image.convert("RGB"), np.uint8) for image in images]))
+    return _from_array(
+        np.stack([np.asarray(decoded(image, k).convert("RGB"), np.uint8) for k, image in enumerate(images)])
+    )
+
+
+def decoded(image: Image.Image, number: int) -> Image.Image:
+    """A picture that PIL turns into RGB as one expects: read from its file, grey of 16 bits brought to 8.
+
+    Raises:
+        ImageError: it cannot be decoded, or has floating-point values; `number` says which one it is.
+    """
+    try:
+        image.load()
+    except (OSError, ValueError, SyntaxError) as error:  # PIL has no error of its own for a damaged file
+        raise ImageError(f"Picture {number} cannot be decoded: {error}; expected a whole file of a picture.") from error
+    if image.mode == "F":
+        raise ImageError(f"Got picture {number} in floating-point values; expected 8 bits: convert it to RGB.")
+    if image.mode.startswith("I"):  # PIL itself would cut off all above 255
+        return Image.fromarray((np.asarray(image, np.int64).clip(0, 65535) / 257).round().astype(np.uint8))
+    return image

@@ -156,7 +156,7 @@ def _contents(images: ImagesLike) -> list[bytes]:
 def _of_pixels(picture: Tensor) -> bytes:
     """Of (3, H, W), with its dtype."""
     header = json.dumps([str(picture.dtype), list(picture.shape)]).encode()
-    numbers = picture.detach().cpu().contiguous().view(torch.uint8).numpy()
+    numbers = picture.detach().cpu().flatten().view(torch.uint8).numpy()
     return hashlib.sha256(header + numbers.tobytes()).digest()
 
 

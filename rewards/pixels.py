@@ -68,9 +68,13 @@ def colorfulness(images: Images) -> Scores:
 
 
 def sharpness(images: Images) -> Scores:
-    """Mean squared difference of neighbouring pixels' lightness; 0 for a flat picture, at most 2."""
-    light = luma(images)
-    return light.diff(dim=1).square().mean((1, 2)) + light.diff(dim=2).square().mean((1, 2))
+    """Mean squared difference of neighbouring pixels' lightness, along columns plus rows; 0 if flat, at most 2.
+
+    Where a picture is one pixel high or wide there are no neighbours, and nothing is added.
+    """
+    light = luma(images)  # (N, H, W)
+    steps = [light.diff(dim=dim) for dim in (1, 2)]
+    return torch.stack([step.square().sum((1, 2)) / max(1, step[0].numel()) for step in steps]).sum(0)
 
 
 def load_pixels(variant: str = "") -> PixelReward:

@@ -4,8 +4,8 @@
     check_reward(MyReward())
 
 It asserts that a batch scores as its members one by one, that order is kept, that scores are finite float32 and the
-same twice, that the three forms of pictures agree, that no gradient is kept unless asked for, and that wrong input is
-refused.
+same twice, that the three forms of pictures agree, that pictures of other modes score as their RGB, that very small and
+very long ones have a score or are refused, that no gradient is kept unless asked for, and that wrong input is refused.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rewards.base import Reward
+from rewards.base import ImagesLike, Reward
 from rewards.errors import RewardError
 
 PROMPTS = (
@@ -56,6 +56,7 @@ def check_reward(
         _check_errors(reward, images, prompts)
         return
     _check_forms_of_pictures(reward, images, prompts, tolerance)
+    _check_odd_pictures(reward, images, prompts, tolerance)
     _check_gradient(reward, images, prompts, differentiable=differentiable)
     _check_errors(reward, images, prompts)
 
@@ -100,6 +101,21 @@ def _check_forms_of_pictures(reward: Reward, images: Tensor, prompts: Sequence[s
     _assert_close(reward, "as PIL images", reward(pictures, prompts), expected, tolerance)
 
 
+def _check_odd_pictures(reward: Reward, images: Tensor, prompts: Sequence[str], tolerance: float) -> None:
+    array = (images[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    picture, prompt = Image.fromarray(np.ascontiguousarray(array)), prompts[0]
+    for mode in ("L", "LA", "P", "RGBA"):
+        odd = picture.convert(mode)  # opaque: what shines through elsewhere is the reward's own choice
+        expected = reward([odd.convert("RGB")], [prompt])
+        _assert_close(reward, f"of mode {mode} instead of its RGB", reward([odd], [prompt]), expected, tolerance)
+    for size in ((1, 1), (4000, 10)):
+        try:
+            scores = reward([picture.resize(size)], [prompt])
+        except RewardError:
+            continue
+        assert bool(scores.isfinite().all()), f"{reward.name}: of {size[0]} x {size[1]} pixels: {scores.tolist()}"
+
+
 def _check_gradient(reward: Reward, images: Tensor, prompts: Sequence[str], *, differentiable: bool | None) -> None:
     leaf = images.clone().requires_grad_()
     scores = reward(leaf, prompts)
@@ -114,7 +130,8 @@ def _check_gradient(reward: Reward, images: Tensor, prompts: Sequence[str], *, d
 
 
 def _check_errors(reward: Reward, images: Tensor, prompts: Sequence[str]) -> None:
-    wrong: dict[str, tuple[Tensor, Sequence[str]]] = {
+    wrong: dict[str, tuple[ImagesLike, Sequence[str]]] = {
+        "no pictures": ([], []),
         "fewer prompts than images": (images, list(prompts)[:-1]),
         "values outside [0, 1]": (images * 2 - 1, prompts),
         "one channel": (images[:, :1], prompts),

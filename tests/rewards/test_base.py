@@ -1,5 +1,7 @@
 """The boundary: three forms of pictures become one, and what cannot be scored is refused with a sentence."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -64,3 +66,24 @@ def test_scores_that_cannot_rank_name_reward_and_candidate() -> None:
     with pytest.raises(ScoreError, match=r"'mine' gave scores of shape \(3, 1\)"):
         check_scores(torch.zeros(3, 1), "mine", 3)
     assert check_scores(torch.zeros(2, dtype=torch.bfloat16), "mine", 2).dtype == torch.float32
+
+
+def test_pil_images_of_every_mode_become_rgb() -> None:
+    grey = Image.new("L", (2, 2), 156)
+    deep = Image.fromarray(np.full((2, 2), 156 * 257, np.uint16))
+    palette = grey.convert("P")
+    clear = Image.new("RGBA", (2, 2), (156, 156, 156, 7))
+    pixels = as_images([grey, deep, palette, clear, grey.convert("LA")])
+    assert pixels.sub(156 / 255).abs().max() < 1e-6
+
+
+def test_what_is_no_picture_is_refused() -> None:
+    whole = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(whole, "PNG")
+    damaged = Image.open(io.BytesIO(whole.getvalue()[:70]))
+    with pytest.raises(ImageError, match="Picture 1 cannot be decoded"):
+        as_images([Image.new("RGB", (64, 64)), damaged])
+    with pytest.raises(ImageError, match="floating-point"):
+        as_images([Image.new("F", (2, 2))])
+    with pytest.raises(ImageError, match="Got no images"):
+        as_images([])

@@ -37,3 +37,12 @@ def test_sharpness_of_stripes_is_one_and_of_a_checkerboard_two() -> None:
     assert score("sharpness", stripes) == pytest.approx(1.0, abs=1e-6)
     board = (torch.arange(4)[:, None] + torch.arange(4)) % 2
     assert score("sharpness", board.expand(3, 4, 4).float()) == pytest.approx(2.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["brightness", "colorfulness", "sharpness"])
+@pytest.mark.parametrize("size", [(1, 1), (10, 400), (400, 1)])
+def test_pictures_of_any_shape_have_a_score(name: str, size: tuple[int, int]) -> None:
+    assert score(name, torch.zeros(3, *size)) == 0
+    white_beside_black = torch.zeros(3, 1, 2)
+    white_beside_black[..., 1] = 1
+    assert score("sharpness", white_beside_black) == pytest.approx(1)
