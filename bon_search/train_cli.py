@@ -45,7 +45,7 @@ def parser() -> Parser:
 
 def _data(p: Parser) -> None:
     p.add_argument(
-        "--data", type=Path, nargs="+", required=True, metavar="FILE",
+        "--data", type=Path, nargs="+", action="extend", required=True, metavar="FILE",
         help="records: .json, .jsonl, .csv, a folder of datasets, or with --judge or --picks of generate-best runs",
     )  # fmt: skip
     p.add_argument("--images", type=Path, metavar="FOLDER", help="where paths of pictures begin (default: the file's)")

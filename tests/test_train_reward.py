@@ -7,7 +7,7 @@ import pytest
 
 from bon_search.train_cli import main
 from rewards.training.records import write_records
-from tests.rewards.training.world import misaligned
+from tests.rewards.training.world import misaligned, pictures
 
 QUICK = ["--base", "embedded", "--cpu", "--steps", "2", "--batch-size", "2", "--lora-rank", "2"]
 
@@ -48,6 +48,25 @@ def test_faults_are_listed_and_skipped_only_on_request(tmp_path: Path, capsys: p
     assert not out.exists()
     assert main(["--data", str(data), "--out", str(out), "--skip-bad", *QUICK]) == 0
     assert json.loads((out / "training.json").read_text())["records"] == 3
+
+
+def test_pairs_and_labels_of_several_files_make_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs, labels, more = data_of(tmp_path), tmp_path / "labels.csv", tmp_path / "more.jsonl"
+    sides = pictures(tmp_path / "labelled", 4, 5)
+    rows = [f'{side.image},{number % 2},"{side.prompt}"' for number, side in enumerate(sides)]
+    labels.write_text("path,label,prompt\n" + "\n".join(rows) + "\n")
+    write_records(more, misaligned(tmp_path / "others", 2, 7))
+    asked = ["--data", str(pairs), str(labels), "--data", str(more)]
+    assert main([*asked, "--check-data"]) == 0
+    assert capsys.readouterr().out == "9 good records, 0 faults\n"
+    for loss in ("bt", "cls"):
+        out = tmp_path / loss
+        assert (
+            main([*asked, "--out", str(out), *QUICK, "--batch-size", "9", "--loss", loss, "--label-weight", "0.5"]) == 0
+        )
+        assert json.loads((out / "training.json").read_text())["records"] == 9
+    assert main([*asked, "--out", str(tmp_path / "gpm"), *QUICK, "--loss", "gpm"]) == 2
+    assert f"{labels}:2 labels one picture, but a general preference only compares" in capsys.readouterr().err
 
 
 def test_a_test_that_shares_pictures_is_a_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
