@@ -56,7 +56,11 @@ def parser() -> Parser:
     )  # fmt: skip
     what.add_argument("--calibration", type=Path, metavar="FILE", help="deviations of the rewards of a sum")
     what.add_argument(
-        "--data", type=Path, required=True, metavar="FILE", help="pairs, ratings or labels; a file, or a folder of them"
+        "--data",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="pairs, ratings or labels; a file, a folder of them, or of parquet files there FOLDER/SPLIT",
     )
     what.add_argument("--format", choices=FORMATS, default="auto", help="the layout of the data (default: %(default)s)")
     what.add_argument("--images", type=Path, metavar="FOLDER", help="where pictures lie, if not where the layout says")

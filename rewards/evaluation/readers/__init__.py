@@ -12,7 +12,7 @@ from rewards.evaluation.readers.labels import smid, unsafebench
 from rewards.evaluation.readers.pairs import genai_arena, mj_bench, pick_a_pic
 from rewards.evaluation.readers.rankings import hpdv2, imagereward
 from rewards.evaluation.readers.ratings import genai_bench, tifa160
-from rewards.evaluation.readers.tables import columns, parquet_files
+from rewards.evaluation.readers.tables import columns, parquet_files, split_of
 from rewards.evaluation.records import Data, DataError, read_own
 from rewards.training.records import Fault
 
@@ -27,15 +27,17 @@ class Format:
         read: its reader, of the file or folder and of where pictures lie.
         fields: that its records have and those of the other layouts have not all.
         file: what its file is called, to be found in a folder; tables in parquet need no name.
+        whole: whether the splits in one folder are parts of one data set.
     """
 
     read: Reader
     fields: frozenset[str]
     file: str = ""
+    whole: bool = False
 
 
 FORMATS = {
-    "mj-bench": Format(mj_bench, frozenset({"image0", "image1", "caption", "label"})),
+    "mj-bench": Format(mj_bench, frozenset({"image0", "image1", "caption", "label"}), whole=True),
     "pick-a-pic": Format(pick_a_pic, frozenset({"jpg_0", "jpg_1", "caption", "label_0"})),
     "genai-arena": Format(genai_arena, frozenset({"left_image", "right_image", "vote_type"})),
     "imagereward": Format(imagereward, frozenset({"generations", "ranking"}), "test.json"),
@@ -52,19 +54,24 @@ def read(source: Path, name: str = "auto", images: Path | None = None) -> tuple[
     """The data in a file or folder, what of it cannot be used, and the name of its layout.
 
     Args:
-        source: the file, or a folder that holds it.
+        source: the file, a folder that holds it, or of parquet files in a folder the split FOLDER/NAME.
         name: one of `FORMATS`; "auto" tells by the fields.
         images: where pictures lie, if not where the layout has them.
 
     Raises:
-        RewardError: it cannot be read, or `name` is no layout.
+        RewardError: it cannot be read, it holds several splits, such as a test and what is trained on, or `name` is no
+            layout.
     """
     if name not in (*FORMATS, "auto"):
         raise DataError(f"Got the format {name!r}; expected auto, or one of {', '.join(FORMATS)}.")
-    if not source.exists():
+    if not source.exists() and not parquet_files(source):
         raise DataError(f"There is no {source}; give a file or folder of preferences, ratings or labels.")
     file = _file(source, name)
     found = _told(file) if name == "auto" else name
+    splits = sorted({split_of(each) for each in parquet_files(file)})
+    if len(splits) > 1 and not FORMATS[found].whole:
+        one = parquet_files(file)[0].parent / next((name for name in splits if "test" in name), splits[0])
+        raise DataError(f"{source} holds the splits {', '.join(splits)}; give one of them, for example {one}.")
     data, faults = FORMATS[found].read(file, images)
     return data, faults, found
 

@@ -1,16 +1,18 @@
 """Public benchmarks of pairs: MJ-Bench, Pick-a-Pic, and GenAI-Bench of GenAI-Arena.
 
 Checked against: the dataset card of MJ-Bench/MJ-Bench on the hub (caption, image0, image1, label, category,
-subcategory; label 0 says that image0 is preferred) and the loop of its `inference.py`; the card of
+subcategory; label 0 says that image0 is preferred), the loop of its `inference.py`, and programs that read its files
+data/safety.parquet and so on (there `info` is the subcategory, or empty); the card of
 yuvalkirstain/pickapic_v2 (names and types of all columns; jpg_0 and jpg_1 are the files' bytes); the votes that
-TIGER-Lab/GenAI-Bench's own evaluation tells apart (leftvote, rightvote, tievote, bothbad_vote). The data itself is
-gated or too large and was not read.
+TIGER-Lab/GenAI-Bench's own evaluation tells apart (leftvote, rightvote, tievote, bothbad_vote; its folder
+image_generation holds two splits, of which programs read test_v1). The data itself is gated or too large and was not
+read.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 
-from rewards.evaluation.readers.tables import placed, table_rows, text_of
+from rewards.evaluation.readers.tables import placed, split_of, table_rows, text_of
 from rewards.evaluation.records import Data, DataError, Preference, data_of
 from rewards.training.records import Fault, Pair, Row, Side
 
@@ -18,11 +20,11 @@ from rewards.training.records import Fault, Pair, Row, Side
 def mj_bench(source: Path, images: Path | None = None) -> tuple[Data, list[Fault]]:
     """MJ-Bench: one of its splits or all, as parquet or exported with paths; the category is the subcategory, if any.
 
-    Its first release names the split (alignment, safety, quality, bias) by the file alone; then that is the category.
+    Where rows name none, the split (alignment, safety, quality, bias) in the file's name is the category.
     """
 
     def read(row: Row, where: str, roots: list[Path]) -> Preference | None:
-        kind = row.get("subcategory") or row.get("category") or _split(where)
+        kind = row.get("subcategory") or row.get("info") or row.get("category") or _perspective(where)
         label = str(row.get("label")).removesuffix(".0")
         if label not in ("0", "1", "tie", "0.5"):
             raise DataError(f"has the label {row.get('label')!r:.60}; expected 0 or 1, the number of the better image.")
@@ -102,7 +104,7 @@ def _pair(
     return Preference(Pair(sides[winner], sides[1 - winner], where=where), category, prompt or where)
 
 
-def _split(where: str) -> str:
-    """The split in a file's name as the hub writes it: alignment-00000-of-00001.parquet."""
-    stem = Path(where.partition(", row")[0]).stem
-    return stem.partition("-00")[0] if "-of-" in stem else ""
+def _perspective(where: str) -> str:
+    """The split of a parquet file, each of which is one perspective."""
+    file = Path(where.partition(", row")[0])
+    return split_of(file) if file.suffix == ".parquet" else ""

@@ -5,6 +5,7 @@ Pictures inside parquet are unpacked beside it once, named by their content.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -45,10 +46,18 @@ def columns(source: Path) -> set[str]:
 
 
 def parquet_files(source: Path) -> list[Path]:
-    """The file itself, or all of a folder and its folder data, in the order of their names."""
+    """The file itself, all of a folder or its folder data, or all parts of the split FOLDER/NAME, by their names."""
     if source.is_dir():
         return sorted(source.glob("*.parquet")) or sorted(source.glob("data/*.parquet"))
-    return [source] if source.suffix.lower() == ".parquet" else []
+    if source.suffix.lower() == ".parquet":
+        return [source]
+    beside = sorted(source.parent.glob("*.parquet")) if source.parent.is_dir() and not source.exists() else []
+    return [file for file in beside if split_of(file) == source.name]
+
+
+def split_of(file: Path) -> str:
+    """The split that a parquet file belongs to, as the hub names them: test-00000-of-00002.parquet, or test.parquet."""
+    return re.sub(r"-\d+-of-\d+(-\w+)?$", "", file.stem)
 
 
 def json_of(source: Path) -> Any:  # noqa: ANN401  whatever the file holds

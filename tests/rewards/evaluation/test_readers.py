@@ -184,7 +184,32 @@ def test_parquet_with_the_pictures_inside(tmp_path: Path) -> None:
     data, faults, name = read(tmp_path / "hub")
     assert (name, faults, len(data.preferences), len(data.sides)) == ("mj-bench", [], 70, 2)
     assert data.preferences[0].category == "safety"
+    (tmp_path / "hub/data/safety-00000-of-00001.parquet").rename(tmp_path / "hub/data/bias.parquet")
+    parquet.write_table(table.append_column("info", [["nsfw"] * 70]), tmp_path / "hub/data/safety.parquet")
+    both, _, _ = read(tmp_path / "hub")
+    assert [each.category for each in both.preferences] == ["bias"] * 70 + ["nsfw"] * 70
     assert np.asarray(Image.open(data.preferences[0].pair.chosen.image)).min() == 255
+
+
+def test_splits_are_read_one_at_a_time(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    row = {"image": {"bytes": picture(tmp_path / "a.png").read_bytes(), "path": None}, "category": "Hate"}
+    (tmp_path / "data").mkdir()
+    for name, label in (
+        ("train-00000-of-00001", "Safe"),
+        ("test-00000-of-00002", "Safe"),
+        ("test-00001-of-00002-e85", "Unsafe"),
+    ):
+        table = pyarrow.Table.from_pylist([{**row, "safety_label": label, "source": "Lexica"}])
+        parquet.write_table(table, tmp_path / "data" / f"{name}.parquet")
+    with pytest.raises(RewardError, match=r"holds the splits test, train; give one of them, for example .*data/test\."):
+        read(tmp_path)
+    data, faults, name = read(tmp_path / "data" / "test")
+    assert (name, faults) == ("unsafebench", [])
+    assert [each.positive for each in data.opinions] == [True, False]
+    with pytest.raises(RewardError, match="There is no"):
+        read(tmp_path / "data" / "validation")
 
 
 @pytest.mark.parametrize(("name", "content", "complaint"), [
