@@ -54,7 +54,7 @@ def parser() -> Parser:
         "--passing", type=finite, metavar="SCORE", help="of the judge, from which on a picture passes (shapes: 1)"
     )
     what.add_argument("--calibration", type=Path, metavar="FILE", help="deviations of the rewards of a sum")
-    what.add_argument("--score-cache", type=Path, metavar="FILE", help="keep scores, so that none is computed twice")
+    what.add_argument("--score-cache", type=Path, metavar="FILE", help="keep scores; kept ones take no seconds")
     what.add_argument("--prompts", type=Path, metavar="FILE", help="one prompt a line (default: 24 held-out captions)")
     what.add_argument(
         "--budgets",

@@ -67,7 +67,7 @@ def as_images(images: ImagesLike) -> Images:
     )
 
 
-def check_prompts(images: Images, prompts: Sequence[str]) -> None:
+def check_prompts(images: ImagesLike, prompts: Sequence[str]) -> None:
     """Raise `RewardError` unless there is one prompt, a string, for each image."""
     if isinstance(prompts, str):
         raise RewardError(f"Got one string as prompts; expected a sequence: write [{prompts!r}] * {len(images)}.")

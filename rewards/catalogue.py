@@ -210,8 +210,11 @@ CATALOGUE: dict[str, Entry] = {
 
 
 def listing() -> str:
-    """The whole table for people: a few lines for each reward."""
-    return "\n\n".join(_described(name, entry) for name, entry in CATALOGUE.items())
+    """The whole table for people: a few lines for each reward, and where those of installed packages come from."""
+    from rewards.registry import plug_ins
+
+    own = [_described(name, entry) for name, entry in CATALOGUE.items()]
+    return "\n\n".join(own + [f"{name}\n    of an installed package: {target}" for name, target in plug_ins().items()])
 
 
 def _described(name: str, entry: Entry) -> str:

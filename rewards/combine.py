@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rewards.base import ImagesLike, Reward, Scores, check_scores
+from rewards.base import ImagesLike, Reward, Scores, check_prompts, check_scores
 from rewards.grammar import Bound, Cascade, Named, Node, Rank, Subject, Sum
 
 REFUSED = 1e6  # what breaking a constraint costs: more than any score, and finite, so that searches can go on
@@ -110,6 +110,7 @@ class CascadeReward:
 
     def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
         """Scores (N,): the last stage's for those that it judged, the order of the earlier stages below them."""
+        check_prompts(images, prompts)
         scores = torch.zeros(len(prompts))
         alive = list(_by_prompt(prompts))
         left: list[list[int]] = [[] for _ in alive]  # of each prompt who is out, the best of the latest last

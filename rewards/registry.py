@@ -146,6 +146,11 @@ def _literal(text: str) -> object:
     return value if isinstance(value, int | float | bool | None) else text
 
 
+def plug_ins() -> dict[str, str]:
+    """Rewards of installed packages: name → module:attribute."""
+    return {name: target for name, target in sorted(_targets().items()) if name not in BUILT_IN}
+
+
 def reward_names() -> tuple[str, ...]:
     """Names that `load_reward` knows, sorted."""
     return tuple(sorted(_targets()))

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from bon_search.evaluate_cli import FORMATS, main
+from bon_search.score_cli import main as score_images
 from rewards import load_reward
 from rewards.evaluation import readers
 from rewards.llava.heads import win_probabilities
@@ -206,6 +207,18 @@ def test_nothing_is_scored_twice(pairs: Path, tmp_path: Path, monkeypatch: pytes
     assert sum(map(int, counts.split())) == 10 - 1  # nine different pictures and prompts
     assert evaluated(*options) == first
     assert (tmp_path / "counts").read_text() == counts
+
+
+def test_another_command_need_not_score_again(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = ["--reward", "jpeg", "--score-cache", str(tmp_path / "scores")]
+    assert main(["--data", str(pairs), *kept]) == 0
+    monkeypatch.setattr("rewards.jpeg.JpegReward._size", lambda *_: pytest.fail("scored again"))
+    assert main(["--data", str(pairs), *kept]) == 0
+    listed = tmp_path / "listed.jsonl"
+    sides = [json.loads(line) for line in pairs.read_text().splitlines()]
+    rows = [{"image": row[side], "prompt": row["prompt"]} for row in sides for side in ("chosen_path", "reject_path")]
+    listed.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert score_images([str(listed), *kept]) == 0
 
 
 def test_a_killed_evaluation_goes_on(tmp_path: Path) -> None:

@@ -58,6 +58,11 @@ def best_of_n_until(
     Raises:
         SearchError: A number out of range, or a critic that only ranks.
     """
+    if not getattr(critic, "absolute", True):
+        raise SearchError(
+            "A stopping rule compares scores of different batches, but this critic's reward only ranks the candidates "
+            "of one (absolute = False); use best_of_n or halving."
+        )
     if not 0 <= price < math.inf or math.isnan(until):
         raise SearchError(f"until = {until} and price = {price} are no rule; give a score, and a price of at least 0.")
     if price > 0 and not (deviation and 0 < deviation < math.inf):
@@ -67,11 +72,6 @@ def best_of_n_until(
         )
     if batch_size < 1:
         raise SearchError(f"batch_size = {batch_size} makes no candidate; give at least 1.")
-    if not getattr(critic, "absolute", True):
-        raise SearchError(
-            "A stopping rule compares scores of different batches, but this critic's reward only ranks the candidates "
-            "of one (absolute = False); use best_of_n or halving."
-        )
     seeds(seed, n)
     return _run(best_of_n(sampler, critic, n=n, seed=seed, batch_size=batch_size), until, price, deviation or 1.0)
 

@@ -47,6 +47,19 @@ def test_a_comparison_from_the_command_line(tmp_path: Path, prompts: Path, capsy
     assert "steps 2 then, 3 now" in capsys.readouterr().err
 
 
+def test_a_comparison_of_kept_scores_asks_no_reward(
+    tmp_path: Path, prompts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [*FAST, "--prompts", str(prompts), "--rewards", "jpeg", "--score-cache", str(tmp_path / "scores")]
+    assert main([*command, "--out", str(tmp_path / "1")]) == 0
+    monkeypatch.setattr("rewards.jpeg.JpegReward._size", lambda *_: pytest.fail("scored again"))
+    monkeypatch.setattr("rewards.shapes.reward.verify_batch", lambda *_: pytest.fail("judged again"))
+    assert main([*command, "--out", str(tmp_path / "2")]) == 0
+    first, second = (json.loads((tmp_path / run / "comparison.json").read_text())["measurements"] for run in "12")
+    told = [[(cell["target"], cell["held_out"]) for cell in cells] for cells in (first, second)]
+    assert told[0] == told[1]
+
+
 def test_a_plan_costs_nothing(tmp_path: Path, prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*FAST, "--dry-run", "--seeds", "3", "--prompts", str(prompts), "--out", str(tmp_path / "out")]) == 0
     assert "24 cells, at most 72 NFE" in capsys.readouterr().out  # 2 searches × 2 prompts × 3 seeds × (2 + 4)

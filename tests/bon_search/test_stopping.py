@@ -91,6 +91,8 @@ def test_a_reward_that_only_ranks_cannot_stop_a_run() -> None:
     ranks.absolute = False  # type: ignore[attr-defined]
     with pytest.raises(SearchError, match="absolute = False"):
         best_of_n_until(standard_normal(), ranks, n=4)
+    with pytest.raises(SearchError, match="absolute = False"):  # whose candidates a run makes all at once
+        best_of_n_until(standard_normal(), ranks, n=4, batch_size=None)  # type: ignore[arg-type]
 
 
 def test_the_seeds_of_the_best_drafts_are_run_in_full_at_the_stated_cost() -> None:

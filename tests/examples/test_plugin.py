@@ -16,10 +16,12 @@ import json
 from bon_search.cli import main
 from bon_search.table import load_search
 from rewards import load_reward
+from rewards.catalogue import listing
 reward, search = load_reward("contrast"), load_search("antithetic")
 cost = search.cost(6, 10, {})
 print(json.dumps([reward.name, type(reward).__module__, search.formula, search.references, cost.nfe, search.batched]))
 main(["--list-searches"])
+print(listing())
 """
 MAIN = "import sys; from bon_search.cli import main; sys.exit(main(sys.argv[1:]))"
 
@@ -57,6 +59,7 @@ def test_both_are_found_by_name(environment: dict[str, str]) -> None:
         True,
     ]
     assert "\nantithetic\n    Finish n candidates from noises and their negations.\n" in listing
+    assert "\ncontrast\n    of an installed package: bon_search_example.contrast:" in listing
 
 
 def test_generate_best_uses_both(environment: dict[str, str], tmp_path: Path) -> None:

@@ -119,6 +119,13 @@ def test_a_combination_keeps_the_contract_of_rewards(spec: str, tmp_path: Path) 
     check_reward(load_reward(spec, calibration=file))
 
 
+@pytest.mark.parametrize(
+    "spec", ["rank(pixels:sharpness + shapes)", "pixels:sharpness > shapes:2", "rank(shapes) > jpeg"]
+)
+def test_a_combination_that_ranks_keeps_it_too(spec: str) -> None:
+    check_reward(load_reward(spec), prompts=["a red circle"] * 4)
+
+
 def test_a_deviation_is_pooled_within_prompts() -> None:
     groups = [("one", IMAGES[:2]), ("two", IMAGES[2:])]
     found = calibrate({"r": Channel("r")}, groups)
