@@ -9,7 +9,7 @@ or, after a full fine-tune, a model folder whose weights also hold the head. Nam
 name, and be those of older or newer releases of transformers. Nothing but plain tensors is ever unpickled.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -153,17 +153,20 @@ def still_initial(checkpoint: Official, backbone: Backbone | None = None) -> lis
 
     Returns:
         Some of "projector" (equal to the base model's), "SkipCA norm" (all ones), "SkipCA" and "value head" (as widely
-        spread as normal numbers of deviation 1 / (H + 1), within four standard errors).
+        spread as normal numbers of deviation 1 / (H + 1), within four standard errors). The last two are a guess, which
+        is not made where the norm has moved: a head is trained as a whole, and a short training spreads it little.
     """
     weights = {} if backbone is None else dict(cast(nn.Module, backbone).named_parameters())
     head = checkpoint.head
+    norm = head.get("ca_layernorm.weight")
+    moved = norm is not None and bool((norm != 1).any())
     found = {
         "projector": bool(checkpoint.projector)
         and not any(name.removesuffix(".weight") in checkpoint.lora for name in checkpoint.projector)
         and all(name in weights and _equal(tensor, weights[name]) for name, tensor in checkpoint.projector.items()),
-        "SkipCA norm": "ca_layernorm.weight" in head and bool((head["ca_layernorm.weight"] == 1).all()),
-        "SkipCA": "W_q.weight" in head and all(_as_drawn(head[f"{name}.weight"]) for name in ("W_q", "W_k", "W_v")),
-        "value head": "value_head.weight" in head and _as_drawn(head["value_head.weight"]),
+        "SkipCA norm": norm is not None and not moved,
+        "SkipCA": _drawn(head, "W_q", "W_k", "W_v") and not moved,
+        "value head": _drawn(head, "value_head") and not moved,
     }
     return [part for part, untouched in found.items() if untouched]
 
@@ -257,6 +260,11 @@ def _equal(stored: Tensor, base: Tensor) -> bool:
     """Whether both are the same numbers in the coarser of their two dtypes."""
     coarse = min(stored.dtype, base.dtype, key=lambda dtype: dtype.itemsize)
     return torch.equal(stored.to(coarse), base.to(stored.device, coarse))
+
+
+def _drawn(head: Mapping[str, Tensor], *names: str) -> bool:
+    """Whether all these matrices are there and have the spread of their initial values."""
+    return all(f"{name}.weight" in head and _as_drawn(head[f"{name}.weight"]) for name in names)
 
 
 def _as_drawn(weight: Tensor) -> bool:

@@ -257,3 +257,16 @@ def test_parts_that_training_did_not_move(folder: Path) -> None:
     assert still_initial(read_official(folder), backbone) == ["projector", "SkipCA norm", "SkipCA", "value head"]
     change(folder / HEAD, lambda state: {**state, "W_k.weight": state["W_k.weight"] * 1.1})
     assert "SkipCA" not in still_initial(read_official(folder), backbone)
+
+
+def test_a_head_whose_norm_has_moved_was_trained_however_little(folder: Path) -> None:
+    """The values of a head that was trained for some steps are spread about as when they were drawn."""
+
+    def short(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        drawn = torch.randn(1, 64, generator=torch.Generator().manual_seed(0)) / 65
+        return {**state, "value_head.weight": drawn, "ca_layernorm.weight": torch.full((64,), 1.01)}
+
+    change(folder / HEAD, short)
+    assert still_initial(read_official(folder)) == []
+    change(folder / HEAD, lambda state: {**state, "ca_layernorm.weight": torch.ones(64)})
+    assert still_initial(read_official(folder)) == ["SkipCA norm", "value head"]
