@@ -1,7 +1,8 @@
 """Which records make up a step: a pure function of (seed, step), so that nothing about the order needs saving.
 
-The data is gone through again and again, in a new order each time. Of so many steps at once the records are sorted by
-length, so that those that run together are about equally long, and the steps are then shuffled.
+The data is gone through again and again, in a new order each time. Of some steps at once the records are sorted by
+length, so that those that run together are about equally long, and the steps are then shuffled. These steps are no
+more than one pass through the data, since the copies of a record would come together otherwise.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from PIL import Image
 
 from rewards.training.records import Record
 
-_WINDOW = 32  # steps whose records are sorted together
+_WINDOW = 32  # steps whose records are sorted together, at most
 
 
 @dataclass(frozen=True)
@@ -36,16 +37,21 @@ class Order:
 
     def __call__(self, step: int) -> list[int]:
         """Numbers of the records of a step, by length."""
-        window = step // _WINDOW
+        window, place = divmod(step, self._wide)
         if window not in self._windows:
             while len(self._windows) > 1:  # this one and the next are asked for by turns
                 del self._windows[min(self._windows)]
             self._windows[window] = self._sorted(window)
-        return self._windows[window][step % _WINDOW]
+        return self._windows[window][place]
+
+    @property
+    def _wide(self) -> int:
+        """Steps of a window."""
+        return max(1, min(_WINDOW, len(self.lengths) // self.batch))
 
     def _sorted(self, window: int) -> list[list[int]]:
         """Numbers of the records of each step of a window."""
-        first, last = window * _WINDOW, min((window + 1) * _WINDOW, self.steps)
+        first, last = window * self._wide, min((window + 1) * self._wide, self.steps)
         records = [self._record(place) for place in range(first * self.batch, last * self.batch)]
         records.sort(key=lambda record: (self.lengths[record], record))
         turns = list(range(last - first))

@@ -26,6 +26,14 @@ def test_records_of_one_length_come_together_and_seeds_differ() -> None:
     assert [order(step) for step in range(32)] != [Order(lengths, 8, 32, 1)(step) for step in range(32)]
 
 
+@given(passes=st.integers(1, 6), batch=st.integers(1, 9), times=st.integers(1, 8), seed=st.integers(0, 3))
+def test_no_step_of_few_records_repeats_one(passes: int, batch: int, times: int, seed: int) -> None:
+    """Sorted over more than one pass, all copies of a record would make up a step of their own."""
+    order = Order(list(range(times * batch)), batch, passes * times, seed)
+    for step in range(passes * times):
+        assert len(set(order(step))) == batch
+
+
 @given(count=st.integers(1, 12), micro=st.integers(1, 5), processes=st.integers(1, 4))
 def test_processes_share_a_step_without_loss_in_equally_many_parts(count: int, micro: int, processes: int) -> None:
     records = list(range(count * processes))
