@@ -38,7 +38,7 @@ def _main(arguments: argparse.Namespace) -> None:
     if arguments.list_searches or arguments.cite:
         from bon_search.listing import bibtex, listing
 
-        print(listing() if arguments.list_searches else bibtex(_search(arguments)))
+        print(listing(arguments.search) if arguments.list_searches else bibtex(_search(arguments)))
         return
     remake = _remake(arguments)
     prompts = [remake.recipe.prompt] if remake else _prompts(arguments)

@@ -48,7 +48,7 @@ class Contender:
         """
         name, _, rest = spec.partition(":")
         entry = load_search(name.strip())
-        settings = [part for part in re.split(r",(?=\s*[\w-]+\s*=)", rest) if part.strip()]
+        settings = [part for part in re.split(r",(?=\s*[\w.-]+\s*=)", rest) if part.strip()]
         own = [part for part in settings if part.partition("=")[0].strip() not in OF_THE_SAMPLER]
         call = {part.partition("=")[0].strip(): _number(part, spec) for part in settings if part not in own}
         options = entry.parse(own)

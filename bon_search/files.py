@@ -152,7 +152,9 @@ def as_json(result: SearchResult) -> dict[str, object]:
     ]
     from bon_search.opinions import agreement_of
 
-    cost = {**asdict(result.cost), "evaluations_per_nfe": result.evaluations_per_nfe}
+    cost: dict[str, object] = {**asdict(result.cost), "evaluations_per_nfe": result.evaluations_per_nfe}
+    if result.handovers:
+        cost["handovers"] = list(result.handovers)
     report: dict[str, object] = {"report": result.report} if result.report else {}
     if result.opinions:
         report["opinions"] = [{**asdict(each), "agreement": number(each.agreement)} for each in result.opinions]

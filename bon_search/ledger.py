@@ -78,11 +78,15 @@ class Ledger:
     Attributes:
         kept_back: What no move may touch: a search that has finished nothing yet leaves itself the means to finish
             one candidate.
+        stage: Limits of moves, within the budget, until the next of several searches takes over.
+        handovers: NFE spent when each of several searches but the last ended.
     """
 
     def __init__(self, budget: Cost | None = None) -> None:
         self.budget = budget or Cost.at_most()
         self.kept_back = Cost()
+        self.stage = Cost.at_most()
+        self.handovers: tuple[float, ...] = ()
         self._spent = Cost()
         self._start = time.perf_counter()
 
@@ -102,7 +106,7 @@ class Ledger:
             raise SearchError(f"{cost} is no work; particles advance only to later steps: renoise goes back.")
         after = self.spent + self._timed(cost)
         for field in fields(Cost):
-            limit, value = getattr(self.budget, field.name), getattr(after, field.name)
+            limit, value = self._limit(field.name, cost), getattr(after, field.name)
             if value + getattr(self._timed(self.kept_back), field.name) > limit:
                 raise BudgetExceeded(
                     f"The next move would bring the cost to {value:g} {field.name}, beyond the budget of {limit:g}; "
@@ -114,12 +118,17 @@ class Ledger:
         """How many times this cost what is left would pay for; None if without limit."""
         left, each = self.spent, self._timed(cost)
         times = [
-            (getattr(self.budget, f.name) - getattr(left, f.name)) / getattr(each, f.name)
+            (self._limit(f.name, cost) - getattr(left, f.name)) / getattr(each, f.name)
             for f in fields(Cost)
             if getattr(each, f.name) > 0
         ]
         fewest = min(times, default=math.inf)
         return None if math.isinf(fewest) else max(0, math.floor(fewest))
+
+    def _limit(self, name: str, cost: Cost) -> float:
+        """What counts against a cost: a stage ends before a move, not between a move and the look at it."""
+        whole: float = getattr(self.budget, name)
+        return min(whole, getattr(self.stage, name)) if cost.nfe else whole
 
     def _timed(self, cost: Cost) -> Cost:
         """The cost with the seconds that its evaluations will take at the pace so far."""
@@ -140,6 +149,7 @@ class MeteredSampler:
         self._ledger = ledger
         self._finished = False
         self._gradients = False
+        self._whole: MeteredSampler | None = None  # for drafts, whose end finishes nothing: the sampler that will
 
     @property
     def stochastic(self) -> bool:
@@ -169,7 +179,9 @@ class MeteredSampler:
         with_steps = getattr(self._sampler, "with_steps", None)
         if with_steps is None:
             raise SearchError(f"{type(self._sampler).__name__} makes no drafts; use halving or best_of_n.")
-        return MeteredSampler(with_steps(steps), self._ledger)
+        other = MeteredSampler(with_steps(steps), self._ledger)
+        other._whole = self
+        return other
 
     def with_grad(self) -> MeteredSampler:
         """The same, whose moves let gradients flow; in the same ledger.
@@ -196,8 +208,7 @@ class MeteredSampler:
         """Denoise to step `to`; (to - step) NFE per particle, and as many backward passes if a gradient will flow."""
         import torch  # here, since the command line must start without it
 
-        self._finished = self._finished or to == self.steps
-        self._ledger.kept_back = Cost() if self._finished else Cost(nfe=self.steps - to, rewards=1, decodes=1)
+        self._keep_back(to)
         nfe = len(particles) * (to - particles.step)
         back = self._gradients and torch.is_grad_enabled() and particles.latents.requires_grad
         self._pay(Cost(nfe=nfe, backwards=nfe if back else 0), particles)
@@ -212,9 +223,16 @@ class MeteredSampler:
         self._pay(Cost(decodes=len(particles)), particles)
         return self._sampler.decode(particles)
 
+    def _keep_back(self, to: int) -> None:
+        """Until a candidate is finished, the means to finish one of the particles that move to step `to`."""
+        whole = self._whole or self
+        whole._finished = whole._finished or (whole is self and to == self.steps)
+        left = whole.steps if self._whole else self.steps - to
+        self._ledger.kept_back = Cost() if whole._finished else Cost(nfe=left, rewards=1, decodes=1)
+
     def _pay(self, cost: Cost, particles: Particles) -> None:
         try:
             self._ledger.reserve(cost)
         except BudgetExceeded as refused:
-            refused.particles = particles.detach()
+            refused.particles = self._whole.init(particles.streams) if self._whole else particles.detach()
             raise

@@ -7,10 +7,20 @@ from inspect import Parameter
 from bon_search.references import PAPERS
 from bon_search.table import load_search, search_names
 
+COMPOSED = """A then B, such as "halving then zero_order"
+    Search with A, then from its survivors with B; any of the above, and more than two.
+    -o split=0.5, the share of the budget that A gets, and the options of both: as B.option where both have it"""
 
-def listing() -> str:
-    """All searches: name, what it does, what it costs, papers, options with their defaults."""
-    return "\n\n".join(_described(name) for name in search_names())
+
+def listing(search: str | None = None) -> str:
+    """Name, what it does, what it costs, papers, options with their defaults; of one search, or of all.
+
+    Raises:
+        SearchError: No such search.
+    """
+    if search is not None:
+        return _described(search)
+    return "\n\n".join([*(_described(name) for name in search_names()), COMPOSED])
 
 
 def bibtex(search: str) -> str:
@@ -26,7 +36,7 @@ def _described(name: str) -> str:
     entry = load_search(name)
     options = "  ".join(f"{option}={_default(parameter)}" for option, parameter in entry.options.items())
     lines = [entry.summary, f"cost: {entry.formula}", f"papers: {', '.join(entry.references)}"]
-    return "\n    ".join([name, *lines, *([f"-o {options}"] if options else [])])
+    return "\n    ".join([entry.name, *lines, *([f"-o {options}"] if options else [])])
 
 
 def _default(parameter: Parameter) -> object:

@@ -120,8 +120,10 @@ class BestOfNPipeline:
             n: Number of candidates: 16, or what the budget pays for, when None.
             seed: Candidate k starts from seed + k.
             steps: Denoising steps; the model's default when None.
-            search: Name in the table of searches (`generate-best --list-searches`).
-            options: Options of the search.
+            search: Name in the table of searches (`generate-best --list-searches`), or several that start from each
+                other's survivors, such as "halving then zero_order".
+            options: Options of the search; of several as "zero_order.neighbours" where more than one has it, and
+                "split", the share of the budget that the first gets.
             budget: Limit that is never overshot (`Cost.at_most`); what is finished by then is ranked.
             **call: Further arguments of the pipeline's own call (guidance_scale, height, negative_prompt, …), and `eta`
                 for fresh noise in each step; searches that copy particles set it to 1 if nobody else does.
@@ -193,7 +195,7 @@ class BestOfNPipeline:
         critic.on_look = lambda look: run.on_look(look)
         group = self.batch_size if self.reward.absolute else None  # scores that compare need all candidates at once
         recipe = self._recipe(prompt, plan, arguments)
-        looks = plan.start(metered, critic, group)
+        looks = plan.start(metered, critic, ledger, group)
         run = Run(looks, critic, ledger, recipe, lambda: sampler.evaluations_per_nfe, plan.cost)
         return run
 

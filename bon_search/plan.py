@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from itertools import count
 from typing import TYPE_CHECKING
 
 from bon_search.errors import SearchError
@@ -13,8 +12,8 @@ from bon_search.ledger import Cost
 from bon_search.table import Entry, load_search
 
 if TYPE_CHECKING:
+    from bon_search.ledger import Ledger, MeteredSampler
     from bon_search.search import Critic, Scored
-    from pipelines import Sampler
 
 USUAL = 16  # candidates, unless told otherwise
 
@@ -31,6 +30,7 @@ class Plan:
         steps: K.
         budget: Limits that the run obeys.
         endless: Repeat it with fresh seeds until the budget ends it.
+        stops: NFE after which each search of a composition but the last ended, in a run that is repeated.
     """
 
     entry: Entry
@@ -40,6 +40,7 @@ class Plan:
     steps: int
     budget: Cost
     endless: bool = False
+    stops: tuple[float, ...] = ()
 
     @property
     def cost(self) -> Cost:
@@ -54,14 +55,25 @@ class Plan:
         named = {field.name: getattr(self.budget, field.name) for field in fields(Cost)}
         return {name: limit for name, limit in named.items() if math.isfinite(limit)}
 
-    def start(self, sampler: Sampler, critic: Critic, batch_size: int | None) -> Iterator[Scored]:
-        """The populations of the search; `batch_size` candidates at a time where it makes them independently."""
-        settings = {**self.options, **({"batch_size": batch_size} if self.entry.batched else {})}
-        rounds = count(self.seed, self.n) if self.endless else (self.seed,)
-        searches = (self.entry.run(sampler, critic, n=self.n, seed=seed, **settings) for seed in rounds)
-        if self.endless:
-            return (scored for search in searches for scored in search)
-        return next(searches)
+    def start(
+        self, sampler: MeteredSampler, critic: Critic, ledger: Ledger, batch_size: int | None
+    ) -> Iterator[Scored]:
+        """The populations of the search; `batch_size` candidates at a time where it makes them independently.
+
+        Args:
+            sampler: Metered.
+            critic: Metered.
+            ledger: Of both.
+            batch_size: All at once when None.
+
+        Raises:
+            SearchError: What the search refuses.
+        """
+        from bon_search.relay import Relay  # here, since the command line must start without torch
+
+        legs = self.entry.legs(self.n, self.steps, self.options)
+        active = [leg for leg in legs if leg.n] or legs
+        return Relay(active, sampler, critic, ledger, self.seed, batch_size, self.endless, self.stops).run()
 
 
 def make_plan(
@@ -70,7 +82,7 @@ def make_plan(
     """Check a search and its options; find n if it is not given.
 
     Args:
-        search: Name in the table.
+        search: Name in the table, or several with "then" between them.
         n: Candidates; fewer are started if the budget does not pay for so many. None: as many as the budget pays
             for; one of time alone repeats the search with `USUAL` candidates; without a budget `USUAL`.
         seed: Of the run.
@@ -91,5 +103,5 @@ def make_plan(
         )
     if math.isinf(min(budget.nfe, budget.rewards, budget.decodes)):
         return replace(plan, endless=n is None and budget.seconds < math.inf)
-    most = entry.starts(budget, steps, options)
+    most = entry.starts(budget, steps, plan.options)
     return replace(plan, n=most if n is None else min(n, most))

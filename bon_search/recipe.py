@@ -33,6 +33,7 @@ class Remake:
         seed: Its own seed.
         pixels: SHA-256 of its pixels as they were.
         nfe: What the run spent.
+        handovers: What it had spent when each of its searches but the last ended.
     """
 
     recipe: Recipe
@@ -40,6 +41,7 @@ class Remake:
     seed: int
     pixels: str
     nfe: float
+    handovers: tuple[float, ...] = ()
 
     def plan(self, steps: int) -> Plan:
         """What to do: make the candidate alone if it comes from its seed, else repeat the search that led to it.
@@ -50,11 +52,11 @@ class Remake:
         recipe = self.recipe
         if recipe.seed <= self.seed < recipe.seed + MOST:  # whatever a search derives has a seed of 63 bits
             return Plan(load_search("best_of_n"), 1, self.seed, {}, steps, Cost.at_most())
-        budget = Cost.at_most(**recipe.budget)
+        budget, stops = Cost.at_most(**recipe.budget), tuple[float, ...]()
         if budget.seconds < math.inf:  # time cannot be repeated, but what it paid for can
-            budget = replace(budget, seconds=math.inf, nfe=self.nfe)
+            budget, stops = replace(budget, seconds=math.inf, nfe=self.nfe), self.handovers
         entry = load_search(recipe.search)
-        return Plan(entry, recipe.n, recipe.seed, recipe.options, steps, budget, recipe.endless)
+        return Plan(entry, recipe.n, recipe.seed, recipe.options, steps, budget, recipe.endless, stops)
 
     def verdict(self, result: SearchResult) -> str:
         """One sentence: how the new picture relates to the old one."""
@@ -84,13 +86,14 @@ def read_remake(path: Path, rank: int) -> Remake:
         known = {field.name for field in fields(Recipe)}
         recipe = Recipe(**{key: value for key, value in data["recipe"].items() if key in known})
         nfe = float(data["cost"]["nfe"])
+        handovers = tuple(float(spent) for spent in data["cost"].get("handovers", ()))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise SearchError(
             f"{path} is not a result.json of generate-best ({error!r}); give the file of a run."
         ) from error
     if rank not in rows:
         raise SearchError(f"{path} has no candidate {rank}; its candidates are 1 (best) to {len(rows)}.")
-    return Remake(recipe, rank, int(rows[rank]["seed"]), str(rows[rank]["pixels"]), nfe)
+    return Remake(recipe, rank, int(rows[rank]["seed"]), str(rows[rank]["pixels"]), nfe, handovers)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -117,6 +117,7 @@ class SearchResult:
         report: That the preferences behind the ranking are cyclic, in one sentence; empty if they are not, and for a
             reward that scores each candidate for itself.
         opinions: What held-out rewards say of the candidates (`bon_search.opinions`).
+        handovers: Of several searches, NFE spent when each but the last ended.
     """
 
     candidates: tuple[Candidate, ...]
@@ -125,6 +126,7 @@ class SearchResult:
     evaluations_per_nfe: float = 1.0
     report: str = ""
     opinions: tuple[Opinion, ...] = ()
+    handovers: tuple[float, ...] = ()
 
     @property
     def best(self) -> Candidate:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bon_search.errors import BudgetExceeded
 from bon_search.ledger import Cost
+from bon_search.leftover import finish_best
 from bon_search.result import Candidate, SearchResult, ranked
 from bon_search.search import Scored
 
@@ -28,7 +29,8 @@ class Run:
 
     A budget that refuses the search its next move ends it quietly: what is left of it finishes as many as it can of the
     best particles at hand. If the reward fails on finished pictures, these are given out before the error goes on,
-    without a score (NaN) where it gave none, so that nothing made is lost.
+    without a score (NaN) where it gave none, so that nothing made is lost. A candidate that one search hands on to the
+    next, which finishes it again, is given out once.
 
     Args:
         search: Yields populations; those at step `recipe.steps` are finished.
@@ -70,8 +72,10 @@ class Run:
         self._report = ""
 
     def __iter__(self) -> Iterator[Candidate]:
+        names = set[int]()
         for candidate in self._candidates():
-            if self.only in (None, candidate.seed):
+            if self.only in (None, candidate.seed) and candidate.seed not in names:
+                names.add(candidate.seed)
                 self._finished.append(candidate)
                 yield candidate
 
@@ -79,7 +83,8 @@ class Run:
     def result(self) -> SearchResult:
         """What is finished so far, ranked."""
         spent, evaluations = self._ledger.spent, self._evaluations_per_nfe()
-        return SearchResult(ranked(self._finished), spent, self.recipe, evaluations, self._report)
+        handovers = self._ledger.handovers
+        return SearchResult(ranked(self._finished), spent, self.recipe, evaluations, self._report, handovers=handovers)
 
     def _candidates(self) -> Iterator[Candidate]:
         try:
@@ -100,7 +105,8 @@ class Run:
         except BudgetExceeded as refused:
             if refused.particles is None:
                 raise
-            yield from self._rest(refused.particles)
+            critic = self._critic
+            yield from finish_best(critic.sampler, critic, self._ledger, refused.particles, self._shown)
 
     def _given(self, scored: Scored) -> Iterator[Candidate]:
         ranking = self._critic.last_ranking
@@ -115,23 +121,6 @@ class Run:
         if last is not None and last[0] is not shown and last[0].step == self.recipe.steps:
             given = [math.nan] * len(last[0]) if scores is None else scores.tolist()
             yield from _pair(last[0], last[1], [score if math.isfinite(score) else math.nan for score in given])
-
-    def _rest(self, refused: Particles) -> Iterator[Scored]:
-        """Finish, of the particles whose move was refused, the best that the rest of the budget pays for."""
-        self._ledger.kept_back = Cost()
-        particles = _at_hand(refused, self._shown, self.recipe.steps)
-        affordable = self._ledger.affords(Cost(nfe=self.recipe.steps - particles.step, decodes=1, rewards=1))
-        if affordable != 0:
-            finished = self._critic.sampler.advance(particles[:affordable], to=self.recipe.steps)
-            yield Scored(finished, self._critic(finished))
-
-
-def _at_hand(refused: Particles, shown: Scored | None, steps: int) -> Particles:
-    """Whom to finish: those of the last look, best first, unless the refused ones are further on."""
-    if shown is None or not refused.step <= shown.particles.step < steps:
-        return refused
-    scores = shown.scores.tolist()
-    return shown.particles[sorted(range(len(scores)), key=lambda k: -scores[k])]
 
 
 def _pair(particles: Particles, images: Tensor, scores: list[float]) -> Iterator[Candidate]:

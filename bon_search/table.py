@@ -6,6 +6,10 @@ A search is a function of one module, which is imported only when it is asked fo
     __cost__                              the same as a formula for people
     __references__                        the papers, such as "arXiv:2501.09732"
     __branches__ = True                   if it copies particles on the way, which only fresh noise parts
+    leaves(n, steps, **options) -> int    how many it finishes, if all of them go from their first noise to the end as
+                                          they are
+    takes(n, steps, **options) -> int     how many of its first candidates it takes to the end without a look: another
+                                          search's finished ones stand in for them, unpaid (`bon_search.composition`)
 
 or, if it holds several searches, `<name>_cost` where they differ. Another package adds one with an entry point:
 
@@ -15,23 +19,25 @@ or, if it holds several searches, `<name>_cost` where they differ. Another packa
 
 from __future__ import annotations
 
-import ast
 import difflib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
+from bon_search.entry import MOST, Entry, Leg
 from bon_search.errors import SearchError
-from bon_search.ledger import Cost
 
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from bon_search.ledger import Cost
     from bon_search.search import Search
+
+__all__ = ["MOST", "Entry", "Single", "load_search", "search_names"]
 
 GROUP = "bon_search.searches"
 BUILT_IN = {
@@ -59,12 +65,10 @@ BUILT_IN = {
     "psi": "bon_search.searches.psi",
 }
 SET_BY_THE_RUN = frozenset({"sampler", "critic", "n", "seed", "batch_size"})
-COUNTED = ("nfe", "rewards", "decodes", "backwards")  # what a formula tells of a cost
-MOST = 1 << 20  # candidates that a budget may start
 
 
 @dataclass(frozen=True)
-class Entry:
+class Single(Entry):
     """One search of the table.
 
     Attributes:
@@ -103,7 +107,7 @@ class Entry:
 
     @cached_property
     def options(self) -> Mapping[str, inspect.Parameter]:
-        """What can be set with `-o name=value`: its keyword arguments but those that every run sets."""
+        """Its keyword arguments but those that every run sets."""
         parameters = inspect.signature(self.run).parameters
         return {name: p for name, p in parameters.items() if name not in SET_BY_THE_RUN}
 
@@ -115,95 +119,45 @@ class Entry:
     def cost(self, n: int, steps: int, options: Mapping[str, object]) -> Cost:
         """What n candidates of `steps` steps cost, or cost at most."""
         formula: Callable[..., Cost] = getattr(self.module, f"{self.name}_cost", None) or self.module.cost
-        known = inspect.signature(formula).parameters
-        return formula(n, steps, **{name: value for name, value in options.items() if name in known})
+        return formula(n, steps, **_known(formula, options))
 
-    def starts(self, budget: Cost, steps: int, options: Mapping[str, object]) -> int:
-        """The most candidates n whose cost stays within the budget; 1 if not even one does.
+    def legs(self, n: int, steps: int, options: Mapping[str, object]) -> tuple[Leg]:
+        """Itself."""
+        return (Leg(self.run, self.name, n, options, self.cost(n, steps, options), self.batched),)
 
-        Raises:
-            SearchError: The budget limits neither NFE nor rewards nor decodes.
-        """
+    def leaves(self, n: int, steps: int, options: Mapping[str, object]) -> int | None:
+        """How many candidates it finishes undisturbed; None if that is not known, or others are among them."""
+        return self._count("leaves", n, steps, options)
 
-        def fits(n: int) -> bool:
-            cost = self.cost(n, steps, options)
-            return all(getattr(cost, name) <= getattr(budget, name) for name in COUNTED)
+    def takes(self, n: int, steps: int, options: Mapping[str, object]) -> int:
+        """How many of its first candidates another search's finished ones can stand in for."""
+        return self._count("takes", n, steps, options) or 0
 
-        most = 1
-        while most < MOST and fits(2 * most):
-            most *= 2
-        if most == MOST:
-            raise SearchError("This budget limits neither NFE nor rewards nor decodes; say how many to start.")
-        for bit in reversed(range(most.bit_length() - 1)):
-            most += (1 << bit) if fits(most + (1 << bit)) else 0
-        return most
-
-    def checked(self, options: Mapping[str, object]) -> dict[str, object]:
-        """The options, each of which the search has.
-
-        Raises:
-            SearchError: It has no such option; the nearest one is named.
-        """
-        for name in options:
-            if name not in self.options:
-                near = difflib.get_close_matches(name, self.options, n=1)
-                hint = f": did you mean {near[0]!r}?" if near else f"; it has {', '.join(self.options) or 'none'}."
-                raise SearchError(f"The search {self.name} has no option {name!r}{hint}")
-        return dict(options)
-
-    def complete(self, options: Mapping[str, object]) -> dict[str, object]:
-        """The options, checked, with all among them that have no default.
-
-        Raises:
-            SearchError: It has no such option, or one is missing.
-        """
-        for name, parameter in self.options.items():
-            if parameter.default is inspect.Parameter.empty and name not in options:
-                raise SearchError(f"The search {self.name} needs its option {name!r}: add -o {name}=VALUE.")
-        return self.checked(options)
-
-    def parse(self, settings: Sequence[str]) -> dict[str, object]:
-        """Options from the command line, each `name=value`.
-
-        A value is a number, True, False, None or a list such as 0.25,0.5; anything else is text.
-
-        Raises:
-            SearchError: It has no such option, or the value is none for it.
-        """
-        options: dict[str, object] = {}
-        for setting in settings:
-            name, equals, text = setting.partition("=")
-            if not equals:
-                raise SearchError(f"-o {setting} sets nothing; write an option and its value, as in -o name=value.")
-            options |= self.checked({name.strip().replace("-", "_"): text.strip()})
-        return {name: self._value(name, text) for name, text in self.complete(options).items()}
-
-    def _value(self, name: str, text: Any) -> object:  # noqa: ANN401
-        default = self.options[name].default
-        value = _literal(text)
-        if isinstance(default, float) and type(value) is int:
-            return float(value)
-        if default is None or default is inspect.Parameter.empty or isinstance(default, tuple):
-            return value
-        if type(value) is not type(default):
-            kind = {bool: "True or False", int: "a whole number", float: "a number", str: "a word"}.get(type(default))
-            raise SearchError(f"The option {name} of {self.name} is {kind}, such as {default}, but got {text!r}.")
-        return value
+    def _count(self, name: str, n: int, steps: int, options: Mapping[str, object]) -> int | None:
+        told: Callable[..., int] | None = getattr(self.module, name, None)
+        return None if told is None else told(n, steps, **_known(told, options))
 
 
 def load_search(name: str) -> Entry:
-    """The search of that name.
+    """The search of that name, or several one after the other: "halving then zero_order".
 
     Raises:
         SearchError: There is none; the nearest one is named.
     """
+    from bon_search.composition import compose, parts_of  # which is made of searches of this table
+
+    parts = parts_of(name)
+    return compose([_single(part) for part in parts]) if len(parts) > 1 else _single(name)
+
+
+def _single(name: str) -> Single:
     targets = _targets()
     if name not in targets:
         near = difflib.get_close_matches(name, targets, n=1)
         hint = f": did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(targets))}."
         raise SearchError(f"Unknown search {name!r}{hint}")
     try:
-        entry = Entry(name, import_module(targets[name]))
+        entry = Single(name, import_module(targets[name]))
         entry.run  # noqa: B018  another package may name a module without it
     except (ImportError, AttributeError) as error:
         raise SearchError(f"The search {name!r} cannot be imported ({error}); look at the package it is in.") from error
@@ -220,9 +174,7 @@ def _targets() -> dict[str, str]:
     return BUILT_IN | {entry.name: entry.value for entry in entry_points(group=GROUP) if entry.name not in BUILT_IN}
 
 
-def _literal(text: str) -> object:
-    try:
-        value = ast.literal_eval({"true": "True", "false": "False", "none": "None"}.get(text, text))
-    except (ValueError, SyntaxError):
-        return text
-    return value if isinstance(value, int | float | bool | tuple | list | str | None) else text
+def _known(formula: Callable[..., object], options: Mapping[str, object]) -> dict[str, Any]:
+    """The options that a formula depends on."""
+    parameters = inspect.signature(formula).parameters
+    return {name: value for name, value in options.items() if name in parameters}

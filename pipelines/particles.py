@@ -88,6 +88,8 @@ class Particles:
         streams: (N,) keys of each particle's future noise.
         x0: (N, ...) the last clean-latent estimate, predicted from the state one step before `latents`.
         memory: the history of a multistep solver, with one row per particle.
+        start: (N,) at step 0, the noise that each comes from, where whoever moves the particles keeps it; samplers
+            do not.
     """
 
     latents: Tensor
@@ -95,6 +97,7 @@ class Particles:
     streams: tuple[int, ...]
     x0: Tensor | None = None
     memory: SolverMemory = EMPTY
+    start: "Particles | None" = None
 
     def __post_init__(self) -> None:
         if len(self.streams) != len(self.latents):
@@ -117,6 +120,7 @@ class Particles:
             streams=tuple(self.streams[i] for i in order.tolist()),
             x0=None if self.x0 is None else self.x0[rows],
             memory=self.memory[order],
+            start=None if self.start is None else self.start[order],
         )
 
     def fork(self, ancestors: Index) -> "Particles":
@@ -155,6 +159,7 @@ class Particles:
             steps = ", ".join(str(one.step) for one in populations)
             raise PipelineError(f"Only particles at the same step can be joined, but these are at steps {steps}.")
         estimates = [one.x0 for one in populations if one.x0 is not None]
+        starts = [one.start for one in populations if one.start is not None]
         if estimates and len(estimates) < len(populations):
             raise PipelineError("Only some of these particles have an x0; advance the others before joining them.")
         return Particles(
@@ -163,6 +168,7 @@ class Particles:
             streams=tuple(stream for one in populations for stream in one.streams),
             x0=torch.cat(estimates) if estimates else None,
             memory=SolverMemory.cat([one.memory for one in populations]),
+            start=Particles.cat(starts) if len(starts) == len(populations) else None,
         )
 
     def _order(self, index: Index) -> Tensor:

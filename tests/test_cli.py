@@ -123,14 +123,25 @@ def test_any_candidate_is_made_again_alone(tmp_path: Path, capsys: pytest.Captur
     assert data["candidates"][0]["pixels"] != third["pixels"]
 
 
-@pytest.mark.parametrize("search", [["--search", "beam"], ["--search", "fk", "--budget-seconds", "3"]])
+COMPOSED = ["--search", "halving then zero_order"]
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        ["--search", "beam", "--n", "4"],
+        ["--search", "fk", "--budget-seconds", "3"],
+        [*COMPOSED, "-o", "neighbours=2", "--n", "6"],
+        [*COMPOSED, "--budget-seconds", "3"],
+    ],
+    ids=lambda search: " ".join(search[1:]),
+)
 def test_a_candidate_that_a_search_led_to_is_made_again(
     search: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, again, ticks = tmp_path / "first", tmp_path / "again", itertools.count()
     monkeypatch.setattr("bon_search.ledger.time.perf_counter", lambda: next(ticks) * 0.002)  # however busy the machine
-    n = ["--n", "4"] if "fk" not in search else []
-    assert main([*search, *n, *FAST, "--steps", "6", "--out", str(first), PROMPT]) == 0
+    assert main([*search, *FAST, "--steps", "6", "--out", str(first), PROMPT]) == 0
     derived = next(row for row in result_of(first / "best.png")["candidates"] if row["seed"] > 1 << 32)
     source = ["--from", str(first / "result.json"), "--candidate", str(derived["rank"])]
     assert main([*source, "--out", str(again)]) == 0
@@ -174,6 +185,8 @@ def test_a_candidate_that_a_search_led_to_is_made_again(
         (["--search", "halvig", PROMPT], r"halvig.*did you mean 'halving'"),
         (["--search", "halving", "-o", "shedule=x.json", PROMPT], r"shedule.*did you mean 'schedule'"),
         (["-o", "until=3", PROMPT], r"best_of_n has no option 'until'"),
+        ([*COMPOSED, "-o", "split=2", "--reward", "shapes", PROMPT], r"split = 2 does not divide"),
+        (["--search", "halving then halvig", PROMPT], r"halvig.*did you mean 'halving'"),
         (["--search", "halving", "--until", "3", PROMPT], r"leave --search or --until away"),
         (["--budget-nfe", "1", "--reward", "shapes", PROMPT], r"does not pay for"),
         (["--budget-seconds", "0", PROMPT], r"'0' is not above 0"),

@@ -34,3 +34,13 @@ def best_of_n(
 def cost(n: int, steps: int) -> Cost:
     """What `best_of_n` spends, exactly."""
     return Cost(nfe=n * steps, rewards=n, decodes=n)
+
+
+def leaves(n: int, steps: int) -> int:
+    """All candidates, undisturbed from their noise on."""
+    return n
+
+
+def takes(n: int, steps: int) -> int:
+    """All candidates, which it takes to the end at once."""
+    return n

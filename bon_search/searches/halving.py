@@ -57,6 +57,12 @@ def cost(n: int, steps: int, schedule: Schedule | str | Path | None = None) -> C
     return _schedule(schedule).cost(n, steps)
 
 
+def leaves(n: int, steps: int, schedule: Schedule | str | Path | None = None) -> int:
+    """The candidates that it finishes, undisturbed from their noise on."""
+    looks = _schedule(schedule).looks(n, steps)
+    return looks[-1].kept if looks else n
+
+
 def best(scores: Tensor, count: int) -> list[int]:
     """The places of the `count` highest scores (N,), in ascending order; ties go to the lowest place.
 

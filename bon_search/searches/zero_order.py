@@ -93,6 +93,16 @@ def cost(
     return Cost(nfe=n * steps, rewards=n, decodes=n)
 
 
+def leaves(n: int, steps: int) -> int:
+    """All candidates, undisturbed from their noise on."""
+    return n
+
+
+def takes(n: int, steps: int, neighbours: int = 4, start: int | None = None) -> int:
+    """The candidates of the first round, which it takes to the end at once."""
+    return _first(n, neighbours, start)
+
+
 @dataclass(frozen=True)
 class _Climb:
     """The search with its settings checked; the arguments of `zero_order`."""

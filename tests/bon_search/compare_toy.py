@@ -79,7 +79,7 @@ class ToyMaker:
         metered = MeteredSampler(sampler, ledger)
         critic = PictureCritic(metered, self.reward, prompt, ledger)
         own = recipe(plan.n, STEPS, search=search, seed=seed, prompt=prompt)
-        return Run(plan.start(metered, critic, 8), critic, ledger, own, planned=plan.cost)
+        return Run(plan.start(metered, critic, ledger, 8), critic, ledger, own, planned=plan.cost)
 
 
 def grid(

@@ -168,6 +168,16 @@ def test_a_specification_has_options_of_the_search_and_of_the_sampler() -> None:
     assert contender.call == {"eta": 0.7}
 
 
+def test_a_specification_can_be_of_searches_one_after_the_other() -> None:
+    contender = Contender.parse("halving then zero_order:neighbours=2,zero_order.start=3,split=0.4,eta=0.7")
+    assert contender.entry.name == "halving then zero_order"
+    assert contender.options == {"zero_order.neighbours": 2, "zero_order.start": 3, "split": 0.4}
+    assert contender.call == {"eta": 0.7}
+    n = contender.starts(8 * STEPS, STEPS)
+    assert n is not None
+    assert contender.entry.cost(n, STEPS, contender.options).nfe <= 8 * STEPS
+
+
 def test_another_file_makes_another_contender(tmp_path: Path) -> None:
     path, labels = tmp_path / "schedule.json", set()
     for at in (0.3, 0.5):
