@@ -510,7 +510,7 @@ show("das_gradient", "gradients", n=4)
 # [arXiv 2506.01320](https://arxiv.org/abs/2506.01320).)
 
 # %%
-show("psi", "gradients", n=4, steps=4, chains=2, moves=6)
+show("psi", "gradients", n=12, steps=4)
 
 # %% [markdown]
 # ## What each has found

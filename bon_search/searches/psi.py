@@ -12,6 +12,11 @@ second half of the chains go on as in `das_gradient`, at full strength from the 
 λ = strength / deviation, and the deviation, if it is not given, is that of a few finished candidates: the first
 estimates differ too little to tell it. The chains start from the noise of these candidates.
 
+The work of n candidates, whatever n and K, is divided as in the paper: about half of it explores, in n / 4 chains, and
+the other half steers. The paper's 50 moves are what that makes of its 25 steps; a run of few steps or candidates has as
+many moves as it can pay for, and below 4 candidates, where a deviation cannot be told, it is best-of-n. It suits models
+whose first estimate tells something of the picture, such as those of few steps: elsewhere exploring finds nothing.
+
 References:
     Yoon et al., "Psi-Sampler: Initial Particle Sampling for SMC-Based Inference-Time Reward Alignment in Score Models",
     2025 (arXiv 2506.01320): 50 moves with ε = 0.5, about as many NFE as the steering takes.
@@ -27,6 +32,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from bon_search.checks import check_absolute, check_count, check_share
+from bon_search.errors import SearchError
 from bon_search.gradients import Gradients, wide
 from bon_search.guided import Guided, Look, bounded, check_noise
 from bon_search.ledger import Cost
@@ -45,10 +51,12 @@ if TYPE_CHECKING:
 
 __references__ = ("arXiv:2506.01320", "arXiv:2501.05803")
 __cost__ = (
-    "n·(K − 1) + C·(K + moves + 1) NFE, n·(K − 2) + C·(moves + 1) backward, as many looks and n + C scores more; "
-    "C chains"
+    "at most n·K NFE: candidates that tell the deviation, looks in n / 4 chains, steering of about n / 2 particles; "
+    "a score and a backward pass for each look"
 )
 __branches__ = True
+
+FEWEST = 4  # candidates of which 2 can tell a deviation and the rest make use of it
 
 
 def psi(  # noqa: PLR0913  the dimensions of the method
@@ -56,8 +64,9 @@ def psi(  # noqa: PLR0913  the dimensions of the method
     critic: Critic,
     *,
     n: int,
-    chains: int = 4,
-    moves: int = 50,
+    exploration: float = 0.5,
+    chains: int | None = None,
+    moves: int | None = None,
     move_size: float = 0.5,
     strength: float = 3.0,
     deviation: float | None = None,
@@ -66,17 +75,20 @@ def psi(  # noqa: PLR0913  the dimensions of the method
     seed: int = 0,
     batch_size: int | None = None,
 ) -> Iterator[Scored]:
-    """Draw the initial noise by its reward with gradient moves, then steer n particles as das_gradient does.
+    """Draw the initial noise by its reward with gradient moves, then steer particles from it as das_gradient does.
 
     Args:
         sampler: Draws noise in its first step and others, lets gradients flow.
         critic: Absolute and differentiable; scores estimates and finished particles.
-        n: Number of particles that are steered.
-        chains: That explore the noise, at most n.
-        moves: Of each chain; particles are taken from the second half of them.
+        n: Pictures' worth of work, n·K NFE in all.
+        exploration: Share of the work that explores the noise, from 0 up to 1.
+        chains: That explore it; a quarter of n, and at least the 2 that tell a deviation, when None.
+        moves: Of each chain at most, what is left then steers; as many as the work pays for when None. Particles are
+            taken from the second half of them.
         move_size: ε, above 0 and up to 1.
         strength: The tilt in nats per deviation of the reward; used when the temperature is None.
-        deviation: The reward's standard deviation within the prompt; that of `chains` finished candidates when None.
+        deviation: The reward's standard deviation within the prompt; that of as many finished candidates as there are
+            chains when None.
         temperature: Divides the score, in its own units. None: deviation / strength.
         threshold: Resample at a look whose ESS is at most threshold·n; above 0 and up to 1.
         seed: Chain k starts from seed + k; all else derives from it.
@@ -92,8 +104,7 @@ def psi(  # noqa: PLR0913  the dimensions of the method
         UnsupportedScheduler: A scheduler that draws noise of its own; an eta above 0 takes its place.
     """
     check_absolute(critic, "psi")
-    check_count("chains", chains)
-    check_count("moves", moves)
+    work = _work(n, sampler.steps, exploration, chains, moves, measured=deviation is None and temperature is None)
     check_share("move_size", move_size)
     check_share("threshold", threshold)
     using = Gradients.of(sampler, critic)
@@ -111,24 +122,60 @@ def psi(  # noqa: PLR0913  the dimensions of the method
         batch_size=batch_size,
     )
     seeds(seed, n)
-    return _Exploration(guided, n, min(chains, n), moves, move_size).run()
+    return _Exploration(guided, work, move_size).run()
 
 
 def cost(
     n: int,
     steps: int,
-    chains: int = 4,
-    moves: int = 50,
+    exploration: float = 0.5,
+    chains: int | None = None,
+    moves: int | None = None,
     deviation: float | None = None,
     temperature: float | None = None,
 ) -> Cost:
     """What `psi` spends; less where some of the steps but the last draw no noise."""
-    chains = min(chains, n)
-    pilots = chains if deviation is None and temperature is None else 0
-    looked = chains * (moves + 1) + n * max(0, steps - 2)
-    scored = looked + pilots + n
-    nfe = pilots * steps + chains * (moves + 1) + n * (steps - 1)
+    work = _work(n, steps, exploration, chains, moves, measured=deviation is None and temperature is None)
+    looked = work.chains * work.looks + work.particles * max(0, steps - 2)
+    scored = looked + work.pilots + work.particles
+    nfe = work.pilots * steps + work.chains * work.looks + work.particles * (steps - 1)
     return Cost(nfe=nfe, rewards=scored, decodes=scored, backwards=looked)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """How the work is divided.
+
+    Attributes:
+        pilots: Candidates that are finished first.
+        chains: That explore; none if the pilots are all there is.
+        looks: At each chain, one more than it makes moves.
+        particles: That are steered.
+    """
+
+    pilots: int
+    chains: int = 0
+    looks: int = 0
+    particles: int = 0
+
+
+def _work(n: int, steps: int, exploration: float, chains: int | None, moves: int | None, *, measured: bool) -> _Work:
+    """Divide n·steps NFE; `measured` if pilots are needed."""
+    check_count("n", n)
+    check_share("exploration", exploration, zero=True)
+    if moves is not None and (isinstance(moves, bool) or not isinstance(moves, int) or moves < 0):
+        raise SearchError(f"moves = {moves!r} is out of range; give a whole number, 0 to explore nothing.")
+    check_count("chains", 1 if chains is None else chains)
+    if measured and n < FEWEST:
+        return _Work(pilots=n)
+    least = 2 if measured else 1
+    count = min(max(least, n // 4) if chains is None else chains, n // 2 if measured else n)
+    left = (n - count if measured else n) * steps
+    least_steered = min(max(1, round((1 - exploration) * n)), (left - count) // max(1, steps - 1))
+    looks = (left - least_steered * (steps - 1)) // count
+    looks = looks if moves is None else min(looks, moves + 1)
+    steered = (left - count * looks) // (steps - 1) if steps > 1 else least_steered
+    return _Work(count if measured else 0, count, looks, steered)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,28 +183,28 @@ class _Exploration:
     """The chains, with their settings checked; the arguments of `psi`."""
 
     guided: Guided
-    n: int
-    chains: int
-    moves: int
+    work: _Work
     size: float
 
     def run(self) -> Iterator[Scored]:
-        begun = self.guided.sampler.init(seeds(self.guided.seed, self.chains))
+        begun = self.guided.sampler.init(seeds(self.guided.seed, self.work.pilots or self.work.chains))
         full = _given(self.guided.scale)
         if full is None:
             pilots = self.guided.sampler.advance(begun, to=self.guided.sampler.steps)
             scores = self.guided.critic(pilots)
             full = self.guided.scale.full(checked_scores(scores, pilots)) or 0.0
             yield Scored(pilots, scores)
+            if not self.work.chains:
+                return
             begun = replace(begun, streams=self._keys(move=0))  # whoever goes on is another candidate
         noise = begun.latents.to(wide(begun.latents)) / self.guided.sampler.start_scale
-        state, visited = _Chains(noise, self.guided.look(begun)), []
+        state, visited = _Chains(noise, self.guided.look(begun)), list[Look]()
         yield Scored(state.seen.particles, state.seen.scores)
-        for move in range(1, self.moves + 1):
+        for move in range(1, self.work.looks):
             state = self._moved(state, full, move)
             yield Scored(state.seen.particles, state.seen.scores)
             visited.append(state.seen)
-        yield from self.guided.from_look(self._taken(visited), full)
+        yield from self.guided.from_look(self._taken(visited or [state.seen]), full)
 
     def _moved(self, state: _Chains, full: float, move: int) -> _Chains:
         """One move of each chain, made or not."""
@@ -177,14 +224,14 @@ class _Exploration:
         return state.replaced(there, uniform.log() < logs)
 
     def _keys(self, move: int) -> tuple[int, ...]:
-        return tuple(derive("psi", "chain", self.guided.seed, chain, move) for chain in range(self.chains))
+        return tuple(derive("psi", "chain", self.guided.seed, chain, move) for chain in range(self.work.chains))
 
     def _taken(self, visited: list[Look]) -> Look:
-        """Particles, n of them, spread over all chains and evenly over the second half of their moves; copies part."""
+        """Particles, spread over all chains and evenly over the second half of their moves; copies part."""
         late = visited[len(visited) // 2 :]
-        rounds = math.ceil(self.n / self.chains)
+        rounds = math.ceil(self.work.particles / self.work.chains)
         times = [len(late) * (2 * turn + 1) // (2 * rounds) for turn in range(rounds)]
-        return Look.cat([late[time] for time in times]).fork(range(self.n))
+        return Look.cat([late[time] for time in times]).fork(range(self.work.particles))
 
 
 @dataclass(frozen=True, eq=False)

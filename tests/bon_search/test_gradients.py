@@ -30,7 +30,7 @@ SEARCHES: dict[str, tuple[Search, Callable[..., Cost], int, dict[str, Any]]] = {
     "dno": (dno.dno, dno.cost, 7, {"start": 2}),
     "das_gradient": (das_gradient.das_gradient, das_gradient.cost, 5, {"threshold": 1.0}),
     "das_gradient from the start": (das_gradient.das_gradient, das_gradient.cost, 5, {"start": 0.0, "batch_size": 2}),
-    "psi": (psi.psi, psi.cost, 5, {"moves": 6}),
+    "psi": (psi.psi, psi.cost, 7, {}),
     "psi of known strength": (psi.psi, psi.cost, 5, {"moves": 3, "chains": 2, "temperature": 0.1}),
 }
 
@@ -198,7 +198,7 @@ def test_the_scale_of_the_first_noise_is_that_of_the_pipeline(family: str) -> No
 )
 def test_every_family_is_searched_at_the_cost_of_the_formula(name: str, families: tuple[str, ...]) -> None:
     search, cost, _, _ = SEARCHES[name]
-    options = {"moves": 2, "chains": 1} if name == "psi" else {}
+    options = {"temperature": 0.1} if name == "psi" else {}
     n = 5 if name in ("reno", "dno") else 2
     for family in families:
         call = {**tiny.CALL[family], "height": 32, "width": 32}

@@ -21,7 +21,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "reno": {"start": 2},
     "dno": {"start": 2},
     "das_gradient": {"start": 0.0},
-    "psi": {"moves": 2, "chains": 2},
+    "psi": {},
 }
 
 
@@ -32,7 +32,7 @@ def pipe() -> BestOfNPipeline:
 
 @cache
 def result(search: str) -> SearchResult:
-    n = 3 if search in ("das_gradient", "psi") else N
+    n = 3 if search == "das_gradient" else N
     return pipe()(PROMPT, n=n, steps=STEPS, search=search, options=OPTIONS[search], seed=20)
 
 
