@@ -1,7 +1,7 @@
 """Particle filters whose proposals follow the reward's gradient: what `das_gradient` and `psi` share.
 
-At each step k that draws noise of scale s, the estimate x0 of a state x_k is judged, with the gradient g of its score,
-and the noise z of the step is pushed towards better ones:
+At each step k that draws noise of scale s, but the last, which ends in a candidate, the estimate x0 of a state x_k is
+judged, with the gradient g of its score, and the noise z of the step is pushed towards better ones:
 
     x_{k+1} = mean(x_k) + s·(z + d),   d = s·λ_k·g,   z ~ N(0, I)
 
@@ -171,7 +171,7 @@ class Guided:
         return self._run(self._pushed(seen, _State(seen.particles, weights, 0 * seen.scores, full, share=1.0)))
 
     def _run(self, state: _State) -> Iterator[SmcScored]:
-        for step in range(max(self.first, state.particles.step), self.sampler.steps):
+        for step in range(max(self.first, state.particles.step), self.sampler.steps - 1):
             if not self.sampler.noise_scale(step):
                 continue
             seen = self.look(self.sampler.advance(state.particles, to=step))

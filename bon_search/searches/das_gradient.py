@@ -94,7 +94,7 @@ def das_gradient(  # noqa: PLR0913  as for smc
 
 
 def cost(n: int, steps: int, start: float = FIRST) -> Cost:
-    """What `das_gradient` spends; less where some steps from the start on draw no noise, of which the last one is."""
+    """What `das_gradient` spends; less where some steps from the start on, but the last, draw no noise."""
     looks = max(0, steps - 1 - _first(start, steps))
     return Cost(nfe=n * steps, rewards=n * (looks + 1), decodes=n * (looks + 1), backwards=n * looks)
 
