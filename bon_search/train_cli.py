@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rewards.training.run import Run
     from rewards.training.settings import Settings
 
-SHOWN = 20  # faults; the rest is counted
+SHOWN = 20  # faults before a training; the rest is counted, and --check-data lists all
 
 
 def parser() -> Parser:
@@ -136,7 +136,7 @@ def _main(arguments: argparse.Namespace) -> int:
         return 0
     settings = _settings(arguments)
     checked, test = _checked(arguments)
-    _list(checked.faults)
+    _list(checked.faults, len(checked.faults) if arguments.check_data else SHOWN)
     if arguments.check_data:
         print(f"{len(checked.good)} good records, {len(checked.faults)} faults")
         return 2 if checked.faults else 0
@@ -192,7 +192,7 @@ def _checked(arguments: argparse.Namespace) -> tuple[Checked, list[Record]]:
     read, wrong = read_records(arguments.test, arguments.images)
     test = check_records(read, faults=wrong, allow_empty=arguments.allow_empty)
     if test.faults and not arguments.skip_bad:
-        _list(test.faults)
+        _list(test.faults, len(test.faults) if arguments.check_data else SHOWN)
         raise RewardError(f"The test data {arguments.test} has faults; mend them, or leave them out with --skip-bad.")
     return check_records(records, faults=faults, test=test.good, allow_empty=arguments.allow_empty), test.good
 
@@ -240,7 +240,7 @@ def _start(name: str | None) -> Official | None:
 
 
 def _train(run: Run, *, resume: bool) -> None:
-    """Train with a bar on stderr: loss, accuracy and margin of late, steps a second, time left."""
+    """Train with a bar on stderr: loss, accuracy and margin of late, learning rate, steps a second, time left."""
     from tqdm import tqdm
 
     from rewards.training.run import train
@@ -250,7 +250,8 @@ def _train(run: Run, *, resume: bool) -> None:
         for report in train(run, resume=resume):
             bar.update(report.step - bar.n)
             late = _smoothed(late, report)
-            bar.set_postfix_str(f"loss {late.loss:.3f}, accuracy {late.accuracy:.2f}, margin {late.margin:.3f}")
+            told = f"loss {late.loss:.3f}, accuracy {late.accuracy:.2f}, margin {late.margin:.3f}"
+            bar.set_postfix_str(f"{told}, rate {late.rate:.1e}")
 
 
 def _smoothed(late: Report | None, report: Report, weight: float = 0.1) -> Report:
@@ -263,11 +264,11 @@ def _smoothed(late: Report | None, report: Report, weight: float = 0.1) -> Repor
     return replace(report, **mixed, margin=late.margin if margin != margin else margin)
 
 
-def _list(faults: Sequence[Fault]) -> None:
-    for fault in faults[:SHOWN]:
+def _list(faults: Sequence[Fault], most: int) -> None:
+    for fault in faults[:most]:
         _say(str(fault))
-    if len(faults) > SHOWN:
-        _say(f"… and {len(faults) - SHOWN} more.")
+    if len(faults) > most:
+        _say(f"… and {len(faults) - most} more, which --check-data lists.")
 
 
 def _is_first() -> bool:

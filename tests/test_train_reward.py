@@ -50,6 +50,19 @@ def test_faults_are_listed_and_skipped_only_on_request(tmp_path: Path, capsys: p
     assert json.loads((out / "training.json").read_text())["records"] == 3
 
 
+def test_checking_lists_every_fault_and_training_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"path": "none.png", "label": 1, "prompt": "x"}\n' * 30)
+    assert main(["--data", str(data), "--check-data"]) == 2
+    said = capsys.readouterr().err
+    assert [f"{data}:{line}: " in said for line in (1, 30)] == [True, True]
+    assert main(["--data", str(data), "--out", str(tmp_path / "out"), *QUICK]) == 2
+    said = capsys.readouterr().err
+    assert f"{data}:20: " in said
+    assert f"{data}:21: " not in said
+    assert "and 10 more, which --check-data lists" in said
+
+
 def test_pairs_and_labels_of_several_files_make_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pairs, labels, more = data_of(tmp_path), tmp_path / "labels.csv", tmp_path / "more.jsonl"
     sides = pictures(tmp_path / "labelled", 4, 5)

@@ -51,6 +51,21 @@ def test_killed_between_steps(whole: Path, kills: tuple[int, ...]) -> None:
     assert not (run.out / FILE).exists()
 
 
+def test_killed_at_ten_random_steps(tmp_path: Path) -> None:
+    """Each attempt goes on for some steps behind the last state, and what it did since the next one is lost."""
+    settings = small(steps=30, batch=2, micro=2, rank=2, alpha=4.0)
+    pairs = misaligned(tmp_path / "data", 5, 0)
+    left_alone, killed = (Run(pairs, "embedded", tmp_path / name, settings, save_every=2) for name in ("one", "ten"))
+    list(train(left_alone))
+    draws = Random(7)
+    attempts = (islice(train(killed, resume=True), draws.randint(1, 4)) for _ in range(10))
+    reached = [list(attempt)[-1].step for attempt in attempts]
+    assert max(reached) < 30
+    list(train(killed, resume=True))
+    for name in WEIGHTS:
+        assert (killed.out / name).read_bytes() == (left_alone.out / name).read_bytes()
+
+
 def test_what_is_there_already_stays(whole: Path) -> None:
     assert list(train(run_of(whole, "out"), resume=True)) == []
     with pytest.raises(CheckpointError, match="finished training"):
