@@ -41,6 +41,12 @@ def exit_status(work: Callable[[], int | None], say: Callable[[str], object], in
         return 2
 
 
+def add_scoring(group: argparse._ActionsContainer) -> None:
+    """Options of every command that scores pictures by specifications."""
+    group.add_argument("--calibration", type=Path, metavar="FILE", help="deviations of the rewards of a sum")
+    group.add_argument("--score-cache", type=Path, metavar="FILE", help="keep scores, so that none is computed twice")
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one sentence."""
 

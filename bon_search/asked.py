@@ -93,6 +93,11 @@ def note(reward: Reward, spec: str, most: int) -> str:
     return ""
 
 
+def label(spec: str, options: Mapping[str, object]) -> str:
+    """What a reward with options is called where its scores are kept."""
+    return " ".join([spec, *(f"{name}={value}" for name, value in sorted(options.items()))])
+
+
 def single_name(spec: str) -> str:
     """What a calibration file calls the reward that `spec` names.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bon_search.arguments import Parser, above_zero, finite, natural, positive, share
+from bon_search.arguments import Parser, above_zero, add_scoring, finite, natural, positive, share
 
 
 def parser() -> Parser:
@@ -35,8 +35,7 @@ def parser() -> Parser:
     how = p.add_argument_group("model and reward")
     how.add_argument("--model", help='"embedded" (default), a hub id, a folder or a .safetensors file')
     how.add_argument("--reward", help='a reward by name (default: "llava-reward"), or module:Class')
-    how.add_argument("--calibration", type=Path, metavar="FILE", help="deviations of the rewards of a sum")
-    how.add_argument("--score-cache", type=Path, metavar="FILE", help="keep scores, so that none is computed twice")
+    add_scoring(how)
     how.add_argument("--held-out", action="append", metavar="REWARD", help="a reward that only gives its opinion")
     how.add_argument("--lora", metavar="PATH", help="LoRA weights on top of the model")
     how.add_argument("--preview-decoder", metavar="NAME", help="a tiny decoder (TAESD) for unfinished candidates")

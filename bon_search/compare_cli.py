@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bon_search.arguments import Parser, exit_status, finite, positive
+from bon_search.arguments import Parser, add_scoring, exit_status, finite, positive
 from bon_search.errors import SearchError
 
 if TYPE_CHECKING:
@@ -53,8 +53,7 @@ def parser() -> Parser:
     what.add_argument(
         "--passing", type=finite, metavar="SCORE", help="of the judge, from which on a picture passes (shapes: 1)"
     )
-    what.add_argument("--calibration", type=Path, metavar="FILE", help="deviations of the rewards of a sum")
-    what.add_argument("--score-cache", type=Path, metavar="FILE", help="keep scores; kept ones take no seconds")
+    add_scoring(what)
     what.add_argument("--prompts", type=Path, metavar="FILE", help="one prompt a line (default: 24 held-out captions)")
     what.add_argument(
         "--budgets",

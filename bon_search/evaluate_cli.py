@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bon_search.arguments import Parser, above_zero, exit_status, finite, natural, positive, setting
+from bon_search.arguments import Parser, above_zero, add_scoring, exit_status, finite, natural, positive, setting
 from bon_search.errors import SearchError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def parser() -> Parser:
         "-o", dest="options", type=setting, action="append", default=[], metavar="NAME=VALUE",
         help="an option of the rewards, for example base=FOLDER",
     )  # fmt: skip
-    what.add_argument("--calibration", type=Path, metavar="FILE", help="deviations of the rewards of a sum")
+    add_scoring(what)
     what.add_argument(
         "--data",
         type=Path,
@@ -82,9 +82,6 @@ def parser() -> Parser:
     where = p.add_argument_group("machine and files")
     where.add_argument("--batch-size", type=positive, default=BATCH, metavar="B", help=f"(default: {BATCH})")
     where.add_argument("--device", default="auto", help="cuda, mps, cpu (default: the reward's own choice)")
-    where.add_argument(
-        "--score-cache", type=Path, metavar="FILE", help="keep scores, so that no command computes them twice"
-    )
     where.add_argument("--json", type=Path, metavar="OUT", help="write the numbers, and the report beside them")
     return p
 
@@ -164,21 +161,19 @@ def _scored(specs: Sequence[str], data: Data, arguments: argparse.Namespace) -> 
     """Scores of every reward, one in memory after the other, and the pictures that one of them could not score."""
     from tqdm import tqdm
 
-    from bon_search.asked import Wishes, load, note
+    from bon_search.asked import Wishes, label, load, note
     from bon_search.evaluate_scores import score
 
     all_of: list[Scored] = []
     failures: list[Failure] = []
-    options = dict(arguments.options)
-    wishes = Wishes(options, arguments.device, arguments.allow_empty, arguments.calibration)
+    wishes = Wishes(dict(arguments.options), arguments.device, arguments.allow_empty, arguments.calibration)
     for spec in specs:
         reward = load(spec, wishes)
         if remark := note(reward, spec, most=0):
             _say(remark)
-        kept_as = " ".join([spec, *(f"{name}={value}" for name, value in sorted(options.items()))])
         with tqdm(total=len(data.sides), desc=spec, unit="picture", leave=False, dynamic_ncols=True) as bar:
             scored, failed = score(
-                data.sides, reward, spec, arguments.json and _base(arguments.json), kept_as=kept_as,
+                data.sides, reward, spec, arguments.json and _base(arguments.json), kept_as=label(spec, wishes.options),
                 cache=arguments.score_cache, batch_size=arguments.batch_size, seen=bar.update,
             )  # fmt: skip
         all_of.append(scored)

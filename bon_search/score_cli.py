@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(arguments: argparse.Namespace) -> int:
     """Cheap refusals first: the list, the table and the rewards' names are looked at before one is loaded."""
+    from bon_search.asked import label
     from bon_search.score import BATCH
     from bon_search.score_jobs import jobs_of
     from bon_search.score_session import Column, Session
@@ -58,7 +59,7 @@ def _main(arguments: argparse.Namespace) -> int:
             for spec in specs:
                 reward = _load(spec, arguments, jobs)
                 columns.append(Column(spec))
-                session.fill(columns[-1], reward, _label(spec, arguments))
+                session.fill(columns[-1], reward, label(spec, dict(arguments.options)))
         finally:
             if columns:
                 _print(columns, arguments)
@@ -77,10 +78,6 @@ def _specs(arguments: argparse.Namespace) -> list[str]:
         if arguments.write_calibration:
             single_name(spec)
     return specs
-
-
-def _label(spec: str, arguments: argparse.Namespace) -> str:
-    return " ".join([spec, *(f"{name}={value}" for name, value in sorted(arguments.options))])
 
 
 def _compare(columns: Sequence[Column], arguments: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bon_search.arguments import Parser, finite, positive, setting
+from bon_search.arguments import Parser, add_scoring, finite, positive, setting
 
 
 def parser() -> Parser:
@@ -32,11 +32,10 @@ def parser() -> Parser:
         "-o", dest="options", type=setting, action="append", default=[], metavar="NAME=VALUE",
         help="an option of the reward, for example base=FOLDER or num_crops=4",
     )  # fmt: skip
-    p.add_argument("--calibration", type=Path, metavar="FILE", help="deviations of the rewards of a sum")
+    add_scoring(p)
     p.add_argument(
         "--write-calibration", type=Path, metavar="FILE", help="write the deviations of each --reward within a prompt"
     )
-    p.add_argument("--score-cache", type=Path, metavar="FILE", help="keep scores, so that none is computed twice")
     p.add_argument(
         "--inspect",
         metavar="CHECKPOINT",

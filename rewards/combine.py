@@ -214,9 +214,10 @@ def build(
 
 def ranks(scores: Tensor) -> Tensor:
     """Ranks (N,) of scores (N,) from 0 (lowest) to 1 (highest); equal scores share the mean of their ranks."""
-    below = (scores[:, None] > scores[None, :]).sum(dim=1)
-    equal = (scores[:, None] == scores[None, :]).sum(dim=1)
-    return (below + (equal - 1) / 2) / max(1, len(scores) - 1)
+    _, place, equal = scores.unique(return_inverse=True, return_counts=True)  # type: ignore[no-untyped-call]
+    first = equal.cumsum(0) - equal  # rank of the first of each group of equals
+    ranked: Tensor = (first + (equal - 1) / 2)[place] / max(1, len(scores) - 1)
+    return ranked
 
 
 def take(images: ImagesLike, places: Sequence[int]) -> ImagesLike:
