@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bon_search.recipe import Remake
     from pipelines import DiffusersSampler
     from rewards import Reward
+    from rewards.function import Score
 
 ETA = 1.0  # fresh noise for searches that copy particles, on a solver that draws none: DDPM's
 BATCH = 8  # candidates in one model call, unless told otherwise; halves itself when memory runs out
@@ -32,7 +33,7 @@ class BestOfNPipeline:
 
     Args:
         pipe: Any stock text-to-image diffusers pipeline; it is called unchanged.
-        reward: A reward, or its specification for `rewards.load_reward`.
+        reward: A reward, a function (images, prompts) that scores, or a specification for `rewards.load_reward`.
         model: What the model is called in recipes; the pipeline's own name or path when None.
         batch_size: Candidates in one model call.
         batch_invariant: Compute each candidate's numbers independently of its company, so that batch size cannot
@@ -47,7 +48,7 @@ class BestOfNPipeline:
     def __init__(
         self,
         pipe: Any,  # noqa: ANN401  diffusers has no type for "some pipeline"
-        reward: Reward | str = "llava-reward",
+        reward: Reward | Score | str = "llava-reward",
         *,
         model: str | None = None,
         batch_size: int = BATCH,
@@ -58,9 +59,8 @@ class BestOfNPipeline:
         if batch_size < 1:
             raise SearchError(f"batch_size = {batch_size} leaves no candidate per model call; give at least 1.")
         self.pipe = pipe
-        self.reward = _load_reward(reward) if isinstance(reward, str) else reward
-        _check_reward(self.reward)
-        self.reward_spec = reward if isinstance(reward, str) else reward.name
+        self.reward = _as_reward(reward)
+        self.reward_spec = reward if isinstance(reward, str) else self.reward.name
         self.model = model or str(getattr(pipe.config, "_name_or_path", "") or type(pipe).__name__)
         self.batch_size = batch_size
         self.batch_invariant = pipe.device.type == "cpu" if batch_invariant is None else batch_invariant
@@ -72,7 +72,7 @@ class BestOfNPipeline:
         cls,
         name: str = "embedded",
         *,
-        reward: Reward | str = "llava-reward",
+        reward: Reward | Score | str = "llava-reward",
         batch_size: int = BATCH,
         batch_invariant: bool | None = None,
         preview_decoder: str | None = None,
@@ -273,14 +273,20 @@ class BestOfNPipeline:
         )
 
 
-def _check_reward(reward: object) -> None:
-    from rewards import Reward
+def _as_reward(reward: object) -> Reward:
+    from rewards import Reward, load_reward
+    from rewards.function import FunctionReward
 
+    if isinstance(reward, str):
+        return load_reward(reward)
+    if inspect.isfunction(reward):
+        return FunctionReward(reward, reward.__name__)
     if isinstance(reward, type) or not isinstance(reward, Reward):
         raise SearchError(
-            f"{reward!r} is no reward; expected a name such as 'llava-reward', or an object with name, absolute and "
-            "__call__(images, prompts)."
+            f"{reward!r} is no reward; expected a name such as 'llava-reward', a function (images, prompts) that "
+            "scores, or an object with name, absolute and __call__(images, prompts)."
         )
+    return reward
 
 
 def _as_setting(value: object) -> Any:  # noqa: ANN401
@@ -292,14 +298,13 @@ def _as_setting(value: object) -> Any:  # noqa: ANN401
     return value if isinstance(value, str | int | float | bool | None) else f"<{type(value).__name__}>"
 
 
-def _load_reward(spec: str) -> Reward:
-    from rewards import load_reward
-
-    return load_reward(spec)
-
-
 def generate_best(
-    prompt: str, *, n: int | None = None, model: str = "embedded", reward: Reward | str = "llava-reward", **call: Any
+    prompt: str,
+    *,
+    n: int | None = None,
+    model: str = "embedded",
+    reward: Reward | Score | str = "llava-reward",
+    **call: Any,
 ) -> SearchResult:
     """Load a model and a reward, make n candidates of one prompt, rank them: `BestOfNPipeline` in one call."""
     return BestOfNPipeline.from_pretrained(model, reward=reward)(prompt, n=n, **call)

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
-from rewards.base import ImagesLike, Scores, as_images, check_prompts, check_scores
+from rewards.base import Images, ImagesLike, Scores, as_images, check_prompts, check_scores
+
+Score: TypeAlias = Callable[[Images, Sequence[str]], Scores]
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,7 @@ class FunctionReward:
         name: Where it is found.
     """
 
-    function: Callable[..., Any]
+    function: Score
     name: str
     absolute = True
 

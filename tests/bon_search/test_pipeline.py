@@ -100,6 +100,16 @@ def test_a_relative_reward_sees_all_candidates_at_once(pipe: BestOfNPipeline) ->
     assert [candidate.score for candidate in out.candidates] == [4, 3, 2, 1, 0]
 
 
+def test_a_function_is_a_reward(pipe: BestOfNPipeline) -> None:
+    def darkness(images, prompts):  # noqa: ANN001, ANN202
+        return -images.mean(dim=(1, 2, 3))
+
+    out = BestOfNPipeline(pipe.pipe, darkness)(PROMPT, n=3, steps=2)
+    means = [float(np.asarray(candidate.image).mean()) for candidate in out.candidates]
+    assert means == sorted(means)
+    assert out.recipe.reward == "darkness"
+
+
 def test_what_is_no_reward_is_refused_at_once(pipe: BestOfNPipeline) -> None:
     for wrong in (Rank, object()):
         with pytest.raises(SearchError, match="is no reward"):
