@@ -5,9 +5,11 @@ contradictions, and pictures that training shares with the test, by a hash of th
 """
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
@@ -17,7 +19,8 @@ from rewards.errors import ImageError
 from rewards.llava.pictures import as_pictures
 from rewards.training.records import Fault, Pair, Record, Side, Single
 
-_WORKERS = 4
+_WORKERS = max(4, min(8, os.cpu_count() or 1))
+_AT_ONCE = 64  # pictures that a thread takes
 
 Seen: TypeAlias = tuple[str, str]  # hash of a picture's pixels, prompt
 
@@ -62,8 +65,10 @@ def check_records(
 def digests_of(records: Sequence[Record]) -> dict[Path, "str | ImageError"]:
     """A hash of the pixels of every picture in `records`, or why it cannot be read."""
     paths = list(dict.fromkeys(side.image for record in records for side in record.sides))
+    parts = [paths[start : start + _AT_ONCE] for start in range(0, len(paths), _AT_ONCE)]
     with ThreadPoolExecutor(_WORKERS) as pool:
-        return dict(zip(paths, pool.map(_digest, paths), strict=True))
+        found = pool.map(lambda part: [_digest(path) for path in part], parts)
+        return dict(zip(paths, chain.from_iterable(found), strict=True))
 
 
 def open_picture(path: Path) -> Image.Image:

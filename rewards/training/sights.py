@@ -16,7 +16,7 @@ from rewards.training.checks import open_picture
 from rewards.training.records import Side
 from rewards.training.trainee import Trainee
 
-_WORKERS = min(8, os.cpu_count() or 1)
+_WORKERS = max(4, min(8, os.cpu_count() or 1))
 _PICTURES = {"cpu": 1}  # in one pass of a frozen tower
 _PICTURES_ELSEWHERE = 64
 _VALUES = 64 * 3 * 336**2  # in one pass, unless one picture has more
