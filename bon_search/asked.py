@@ -1,11 +1,14 @@
-"""Rewards as command lines ask for them: a specification, and what is said of all of them."""
+"""Rewards as command lines and the wrapper ask for them: specifications, and what is said of all of them."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from bon_search.errors import SearchError
 
 if TYPE_CHECKING:
     from rewards import Reward
@@ -53,6 +56,28 @@ def load(spec: str, wishes: Wishes = Wishes()) -> Reward:
                 leave.pop("device")
             elif leave.pop("allow_empty", None) is None:
                 raise
+
+
+def as_reward(reward: object) -> Reward:
+    """What the wrapper was given as a reward: one, a function that scores, or a specification.
+
+    Raises:
+        SearchError: It is none of these.
+        RewardError: No such reward.
+    """
+    from rewards import Reward, load_reward
+    from rewards.function import FunctionReward
+
+    if isinstance(reward, str):
+        return load_reward(reward)
+    if inspect.isfunction(reward):
+        return FunctionReward(reward, reward.__name__)
+    if isinstance(reward, type) or not isinstance(reward, Reward):
+        raise SearchError(
+            f"{reward!r} is no reward; expected a name such as 'llava-reward', a function (images, prompts) that "
+            "scores, or an object with name, absolute and __call__(images, prompts)."
+        )
+    return reward
 
 
 def is_embedded(spec: str) -> bool:

@@ -6,6 +6,7 @@ import inspect
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
+from bon_search.asked import as_reward
 from bon_search.critic import PictureCritic
 from bon_search.errors import SearchError
 from bon_search.ledger import Cost, Ledger, MeteredSampler
@@ -59,7 +60,7 @@ class BestOfNPipeline:
         if batch_size < 1:
             raise SearchError(f"batch_size = {batch_size} leaves no candidate per model call; give at least 1.")
         self.pipe = pipe
-        self.reward = _as_reward(reward)
+        self.reward = as_reward(reward)
         self.reward_spec = reward if isinstance(reward, str) else self.reward.name
         self.model = model or str(getattr(pipe.config, "_name_or_path", "") or type(pipe).__name__)
         self.batch_size = batch_size
@@ -271,22 +272,6 @@ class BestOfNPipeline:
             device=str(self.pipe.device),
             versions=versions(),
         )
-
-
-def _as_reward(reward: object) -> Reward:
-    from rewards import Reward, load_reward
-    from rewards.function import FunctionReward
-
-    if isinstance(reward, str):
-        return load_reward(reward)
-    if inspect.isfunction(reward):
-        return FunctionReward(reward, reward.__name__)
-    if isinstance(reward, type) or not isinstance(reward, Reward):
-        raise SearchError(
-            f"{reward!r} is no reward; expected a name such as 'llava-reward', a function (images, prompts) that "
-            "scores, or an object with name, absolute and __call__(images, prompts)."
-        )
-    return reward
 
 
 def _as_setting(value: object) -> Any:  # noqa: ANN401
