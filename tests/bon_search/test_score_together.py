@@ -226,7 +226,7 @@ def test_a_calibration_is_measured_and_used(pictures: Path, tmp_path: Path, caps
     assert scores["one-3"] == pytest.approx(0.7 * 200 / 255 / deviations[RED], rel=1e-5)
     assert "sums their ranks" not in said
     assert main([str(pictures), "--reward", spec]) == 0
-    assert "sums their ranks" in capsys.readouterr().err
+    assert f"the deviations of {RED}, {GREEN} within a prompt are not all known" in capsys.readouterr().err
     assert main([str(pictures), "--reward", spec, "--write-calibration", str(file)]) == 2
     assert "combines some" in capsys.readouterr().err
 
