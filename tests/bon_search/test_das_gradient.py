@@ -60,9 +60,14 @@ def test_copies_take_their_step_with_noise_of_their_own() -> None:
     sampler = gaussian(STEPS)
     moved = sampler.advance(sampler.init([3, 4]), to=2)
     seen = Look(
-        moved, torch.zeros(2, dtype=torch.float64), torch.zeros(2, 2, dtype=torch.float64), sampler.noise_scale(1)
+        moved,
+        torch.tensor([0.5, -1.0], dtype=torch.float64),
+        torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64),
+        sampler.noise_scale(1),
     )
     copies = seen.fork([1] * 400 + [0])
+    assert (copies.scores[0], copies.scores[400]) == (-1.0, 0.5)  # whose weights would hide
+    assert copies.slopes[[0, 400]].tolist() == [[3.0, 4.0], [1.0, 2.0]]  # the slopes of another
     means = [one.particles.latents - one.scale * one.noise for one in (seen, copies)]
     torch.testing.assert_close(means[1], means[0][[1] * 400 + [0]])
     assert copies.particles.latents[0].equal(moved.latents[1])
