@@ -12,7 +12,8 @@ What is handed on beside the noises:
   other search evaluates what it begins with again, by looks or for gradients, and its cost says so.
 * The reward's deviation within the prompt, if the next search has an option for it that nobody sets: that of the first
   search's finished candidates or of one of its looks, whichever is larger, since choosing narrows the one and previews
-  narrow the other.
+  narrow the other. What needs several first candidates for it alone then begins with the best one (`__continued__`:
+  reno and dno).
 """
 
 from __future__ import annotations
@@ -132,6 +133,7 @@ class Composition(Entry):
         own = {name: options[f"{part.name}.{name}"] for name in part.options if f"{part.name}.{name}" in options}
         told = own.get("deviation") is not None or own.get("temperature") is not None
         measured = "deviation" in part.options and not told and bool(before) and before[0].n > 1
+        own = {**part.continued, **own} if before and (told or measured) else own
         settings = {**own, "deviation": 1.0} if measured else own  # some number: what it is costs nothing
         ready = self._ready(before, steps, options)
 

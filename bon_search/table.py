@@ -10,6 +10,8 @@ A search is a function of one module, which is imported only when it is asked fo
                                           they are
     takes(n, steps, **options) -> int     how many of its first candidates it takes to the end without a look: another
                                           search's finished ones stand in for them, unpaid (`bon_search.composition`)
+    __continued__                         options that suit it where it begins with another's survivors and knows the
+                                          reward's deviation, such as {"start": 1}
 
 or, if it holds several searches, `<name>_cost` where they differ. Another package adds one with an entry point:
 
@@ -110,6 +112,11 @@ class Single(Entry):
         """Its keyword arguments but those that every run sets."""
         parameters = inspect.signature(self.run).parameters
         return {name: p for name, p in parameters.items() if name not in SET_BY_THE_RUN}
+
+    @property
+    def continued(self) -> Mapping[str, object]:
+        """Options that suit it from survivors on (`__continued__`)."""
+        return dict(getattr(self.module, "__continued__", {}))
 
     @property
     def batched(self) -> bool:

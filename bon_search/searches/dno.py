@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 __references__ = ("arXiv:2405.18881",)
 __cost__ = "n·K NFE, n rewards, (n − 1)·K backward"
+__continued__ = {"start": 1}
 __branches__ = True
 
 CLIP = 1.0
@@ -64,7 +65,8 @@ def dno(  # noqa: PLR0913  three for the strength, as for smc
         sampler: Lets gradients flow, and says how much noise its steps draw.
         critic: Absolute and differentiable.
         n: Candidates finished in all.
-        start: Independent candidates, from the seeds seed, seed + 1, …; the best of them is climbed from.
+        start: Independent candidates, from the seeds seed, seed + 1, …; the best of them is climbed from. From another
+            search's survivors on it is the best of these alone, unless set.
         learning_rate: By about how much each number of the noise moves in one iterate, above 0; 0.01 in the paper, for
             100 iterates.
         plausibility: Weight of the noise's plausibility in nats, at least 0; 0 leaves it out, as the paper's γ.

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 __references__ = ("arXiv:2406.04312",)
 __cost__ = "n·K NFE, n rewards, (n − 1)·K backward"
+__continued__ = {"start": 1}
 
 RATE, MOMENTUM = 0.05, 0.9  # the paper's 5, for an objective that is 0.01 of this one
 
@@ -60,7 +61,8 @@ def reno(  # noqa: PLR0913  three for the strength, as for smc
         sampler: Lets gradients flow; noise of its steps is held.
         critic: Absolute and differentiable.
         n: Candidates finished in all.
-        start: Independent candidates, from the seeds seed, seed + 1, …; the best of them is climbed from.
+        start: Independent candidates, from the seeds seed, seed + 1, …; the best of them is climbed from. From another
+            search's survivors on it is the best of these alone, unless set.
         step_size: Longest move of one iterate, before momentum, as a share of the noise's length sqrt(d), above 0 and
             up to 1; 0.004 in the paper, for 50 iterates.
         strength: Nats per deviation of the reward; used when the temperature is None.

@@ -203,6 +203,14 @@ def test_the_deviation_of_the_first_search_is_handed_on(flat: bool, expected: fl
     assert told == (expected or pytest.approx(float(looks[0].scores.std())))
 
 
+def test_an_ascent_begins_at_the_best_survivor_and_climbs() -> None:
+    """Four first ones, which tell it the deviation where nobody else does, would be all that 8 candidates pay for."""
+    _, climb = load_search("halving then reno").legs(8, K, {})
+    assert (climb.n, climb.options["start"], climb.cost.backwards) == (4, 1, 3 * K)
+    _, climb = load_search("halving then reno").legs(8, K, {"reno.start": 2})
+    assert climb.options["start"] == 2
+
+
 @pytest.mark.parametrize(("split", "share"), [(None, 0.5), (0.25, 0.25)])
 def test_a_budget_of_time_is_divided_by_the_clock_and_can_be_repeated(
     split: float | None, share: float, monkeypatch: pytest.MonkeyPatch
