@@ -31,8 +31,9 @@ import numpy as np
 import torch
 
 from bon_search import BestOfNPipeline, Candidate, Look, SearchResult
+from bon_search.entry import Entry
 from bon_search.ledger import Cost
-from bon_search.table import Entry, load_search, search_names
+from bon_search.table import load_search, search_names
 from rewards import load_reward
 
 torch.set_num_threads(1)  # the embedded model is too small for more
@@ -116,7 +117,7 @@ def best_of(work: float, steps: int) -> tuple[int, Candidate]:
 INK, GREY, GOLD, PALE = "#1b1b1f", "#8a8a93", "#e0a100", "#d9d9de"
 COLOURS = {
     "independent": "#4c566a", "pruned": "#2a7fba", "particles": "#7a4fb5", "branching": "#1f8a70",
-    "neighbours": "#c2571a", "gradients": "#b3305e",
+    "neighbours": "#c2571a", "gradients": "#b3305e", "composed": "#8a6a00",
 }  # fmt: skip
 MOST, ACROSS = 8, 12  # pictures of a block, pictures side by side
 FOUND: dict[str, tuple[str, Walk]] = {}
@@ -259,7 +260,7 @@ def draw(walk: Walk, colour: str) -> None:
     strip(axes(0.1, 0, 6.5, body), shown, wide, walk.result.best.score)
     chart(axes(7.2, body - 1.7, 2.8, 1.7), walk, colour)
     n, plain = best_of(spent.evaluations, walk.steps)
-    winner(axes(10.4, body - 0.78, 0.78, 0.78), walk.result.best, name, colour)
+    winner(axes(10.4, body - 0.78, 0.78, 0.78), walk.result.best, "both" if " then " in name else name, colour)
     winner(axes(10.4, body - 1.9, 0.78, 0.78), plain, f"best of {n}", GREY)
     plt.show()
 
@@ -511,6 +512,16 @@ show("das_gradient", "gradients", n=4)
 
 # %%
 show("psi", "gradients", n=12, steps=4)
+
+# %% [markdown]
+# ## Composed: one search from the survivors of another
+#
+# Searches are good at different things, so they can follow each other: here pruning finds a good noise for little, and
+# the rest of the budget goes to its neighbourhood. Finished candidates are handed on unpaid, where the next search
+# takes them as they are; `split` divides the work, evenly unless told otherwise.
+
+# %%
+show("halving then zero_order", "composed", n=12)
 
 # %% [markdown]
 # ## What each has found
