@@ -7,7 +7,7 @@ that it did.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from random import Random
 
 import numpy as np
@@ -79,6 +79,11 @@ class Pack:
     true: Tensor
     changes: tuple[str, ...]
     next_words: Tensor
+
+    def to(self, device: torch.device) -> "Pack":
+        """The same on a device."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Pack(**{name: part.to(device) if isinstance(part, Tensor) else part for name, part in parts.items()})
 
 
 def twins(
@@ -165,7 +170,7 @@ def _altered(
         return tuple(changed)
     which = rng.randrange(len(changed))
     here = [getattr(item, change) for item in objects if getattr(item, change) != BLOB]
-    value = rng.choice(here) if rng.random() < 0.6 else rng.choice(COLORS if change == "color" else SHAPES)
+    value = rng.choice(here) if here and rng.random() < 0.6 else rng.choice(COLORS if change == "color" else SHAPES)
     changed[which] = replace(changed[which], **{change: value})
     return tuple(changed)
 

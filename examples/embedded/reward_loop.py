@@ -24,6 +24,11 @@ class Worker(NamedTuple):
     rank: int = 0
     count: int = 1
 
+    @property
+    def device(self) -> torch.device:
+        """A GPU where there is one and the process is alone, else the CPU."""
+        return torch.device("cuda" if self.count == 1 and torch.cuda.is_available() else "cpu")
+
 
 def launch(main: Callable[..., None], count: int, *arguments: Any) -> None:
     """Run `main(worker, *arguments)` in `count` processes."""
@@ -73,6 +78,8 @@ class Loop:
     def __init__(self, folder: Path, modules: dict[str, nn.Module], steps: int, rate: float, worker: Worker) -> None:
         """Prepare the optimizers and the folder."""
         folder.mkdir(parents=True, exist_ok=True)
+        for module in modules.values():
+            module.to(worker.device)
         self.folder, self.modules, self.steps, self.rate, self.worker = folder, modules, steps, rate, worker
         self.optimizers = optimizers(modules.values(), rate)
         self.parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
@@ -83,7 +90,7 @@ class Loop:
 
     def resume(self) -> None:
         """Go on from state.pt."""
-        state = torch.load(self.folder / "state.pt", weights_only=True)
+        state = torch.load(self.folder / "state.pt", map_location=self.worker.device, weights_only=True)
         for name, module in self.modules.items():
             module.load_state_dict(state[name])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
@@ -151,6 +158,6 @@ class Loop:
 
 def load_modules(path: Path, modules: dict[str, nn.Module]) -> None:
     """Weights of another run's state.pt, without its optimizers."""
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, map_location="cpu", weights_only=True)
     for name, module in modules.items():
         module.load_state_dict(state[name])

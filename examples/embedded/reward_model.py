@@ -86,7 +86,7 @@ def _initialise(model: LlavaForConditionalGeneration) -> None:
 
 
 def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *rest: Any, **options: Any) -> Any:  # noqa: ANN401
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(query.device.type, enabled=False):
         return sdpa_attention_forward(module, query.float(), key.float(), value.float(), *rest, **options)
 
 
@@ -139,9 +139,10 @@ def read(
     length = inputs.shape[1]
     owner = torch.cat([segments.new_full((len(ids), PREFIX), -2), segments], dim=1)
     same = (owner[:, :, None] == owner[:, None, :]) | (owner[:, None, :] == -2)
-    allowed = same & torch.ones(length, length, dtype=torch.bool).tril()
-    mask = torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.float32).min)[:, None]
-    prefix = torch.arange(PREFIX).expand(len(ids), -1)
+    allowed = same & torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
+    lowest = torch.finfo(torch.float32).min
+    mask = torch.zeros(allowed.shape, device=ids.device).masked_fill(~allowed, lowest)[:, None]
+    prefix = torch.arange(PREFIX, device=ids.device).expand(len(ids), -1)
     hidden: Tensor = model.model.language_model(
         inputs_embeds=inputs,
         attention_mask=mask,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +13,22 @@ from torch import Tensor
 
 from rewards.shapes.captions import COLORS, SHAPES
 from rewards.shapes.detector import BLOB, Detected
+
+
+class Labels(NamedTuple):
+    """What stands at each of the 64 patches of B pictures.
+
+    Attributes:
+        shape: (B, 64) 0..6, 7 for nothing.
+        color: (B, 64) 0..7, 8 for nothing.
+        centre: (B, 64) 1 where an object has its centre, else 0.
+        offset: (B, 64, 2) to the centre of the object there, in units of 16 pixels.
+    """
+
+    shape: Tensor
+    color: Tensor
+    centre: Tensor
+    offset: Tensor
 
 
 class Pool:
@@ -30,6 +47,10 @@ class Pool:
     def __len__(self) -> int:
         """Number of pictures."""
         return len(self.images)
+
+    def __add__(self, other: "Pool") -> "Pool":
+        """The pictures of both."""
+        return Pool(np.concatenate([self.images, other.images]), np.concatenate([self.objects, other.objects]))
 
     def pixels(self, rows: Sequence[int], rng: Random | None = None) -> Tensor:
         """(B, 3, 64, 64) in [-1, 1]; with `rng` also a little brightness, contrast and noise."""
@@ -56,13 +77,8 @@ def as_detected(table: NDArray[np.float32]) -> tuple[Detected, ...]:
     )
 
 
-def patch_labels(objects: NDArray[np.float32]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What stands at each patch, from object tables (B, 8, 5).
-
-    Returns:
-        Shape (B, 64) 0..6, 7 for nothing; colour (B, 64) 0..7, 8 for nothing; centre (B, 64) 0 or 1; and the offset
-        to the centre of the object there in units of 16 pixels, (B, 64, 2).
-    """
+def patch_labels(objects: NDArray[np.float32]) -> Labels:
+    """What stands at each patch, from object tables (B, 8, 5)."""
     table = torch.from_numpy(objects)
     cover = cells_of(table)  # (B, 8, 64)
     first = cover.float().argmax(1)  # (B, 64) the object at each patch
@@ -73,7 +89,7 @@ def patch_labels(objects: NDArray[np.float32]) -> tuple[Tensor, Tensor, Tensor, 
     offset = torch.stack([pick(2), pick(3)], -1) - _CENTRES
     home = ((table[..., 3] + 0.5) // 8 * 8 + (table[..., 2] + 0.5) // 8).long().clamp(0, 63)
     centre = torch.zeros(len(table), CELLS).scatter_add(1, home, (table[..., 0] >= 0).float()).clamp(max=1)
-    return shape, color, centre, offset / 16
+    return Labels(shape, color, centre, offset / 16)
 
 
 def cells_of(table: Tensor) -> Tensor:
