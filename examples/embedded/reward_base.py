@@ -62,7 +62,9 @@ def merged(folder: Path) -> Checkpoint:
 
 def _stock(name: str) -> str:
     """The name that transformers gives a parameter of our backbone."""
-    name = name.replace("vision_tower.vision_model.", "vision_tower.").replace("language_model.model.", "language_model.")
+    name = name.replace("vision_tower.vision_model.", "vision_tower.").replace(
+        "language_model.model.", "language_model."
+    )
     return f"model.{name}"
 
 

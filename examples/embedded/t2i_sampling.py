@@ -86,9 +86,9 @@ def _denoise(
 def _tokens(pipe: StableDiffusionPipeline, prompts: Sequence[str]) -> Tensor:
     tokenizer = pipe.tokenizer
     length = tokenizer.model_max_length
-    return tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids.to(
-        pipe.device
-    )
+    return tokenizer(
+        prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    ).input_ids.to(pipe.device)
 
 
 def _decode(pipe: StableDiffusionPipeline, latents: Tensor) -> NDArray[np.uint8]:
