@@ -1,4 +1,4 @@
-"""What only a GPU shows: the same results there, in half precision too. Run by hand: pytest -m gpu tests/test_gpu.py."""
+"""What only a GPU shows: the same results there, and in half precision. By hand: pytest -m gpu tests/test_gpu.py."""
 
 import json
 from pathlib import Path

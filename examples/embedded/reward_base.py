@@ -1,6 +1,7 @@
 """From the recipe's modules to folders that the commands read, and from a trained checkpoint to the shipped reward.
 
-    python reward_base.py RUN/alignment OUT      # what `train-reward --base RUN/b/base` wrote, its matrices merged
+    python reward_base.py merge RUN/alignment OUT     # what `train-reward --base RUN/b/base` wrote, its matrices merged
+    python reward_base.py adapter RUN/fidelity OUT    # what `train-reward --base embedded` wrote, in safetensors
 
 A base folder is a plain LLaVA as transformers saves it, with its tokenizer and a preprocessor_config.json that says how
 pictures and prompts are prepared. The shipped layout has the head and the same settings beside the merged weights
@@ -14,11 +15,12 @@ from pathlib import Path
 from reward_model import build_tokenizer
 from transformers import LlavaForConditionalGeneration
 
-from rewards.llava.checkpoint import Checkpoint, Settings, build_head, save_checkpoint
-from rewards.llava.families import load_base
+from rewards.llava.checkpoint import EMBEDDED, Checkpoint, Settings, build_head, save_checkpoint
+from rewards.llava.families import EMBEDDED_NAME, load_base
 from rewards.llava.images import ImageSettings
 from rewards.llava.official import Official, apply, read_official
 from rewards.llava.weights import read_json
+from rewards.llava.writing import save_official
 
 PICTURES = ImageSettings(64, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 TEMPLATE = "<s><image>{prompt}</s>"
@@ -26,12 +28,17 @@ _HEAD = {"W_q": "q_proj", "W_k": "k_proj", "W_v": "v_proj"}  # published names o
 
 
 def main() -> None:
-    """Merge a checkpoint."""
+    """Make a checkpoint ready to be shipped."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("merge", "adapter"))
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("out", type=Path)
     options = parser.parse_args()
-    save_checkpoint(options.out, merged(options.checkpoint))
+    if options.command == "merge":
+        save_checkpoint(options.out, merged(options.checkpoint))
+    else:
+        read = read_official(options.checkpoint)
+        save_official(options.out, read, base=EMBEDDED, base_name=EMBEDDED_NAME, safetensors=True)
 
 
 def save_base(folder: Path, model: LlavaForConditionalGeneration) -> None:
@@ -49,10 +56,9 @@ def merged(folder: Path) -> Checkpoint:
     base = Path(read_json(folder / "lora/adapter_config.json")["base_model_name_or_path"])
     backbone = load_base(base).backbone
     apply(read, backbone)
-    weights = {name: tensor for name, tensor in backbone.state_dict().items()}  # type: ignore[attr-defined]
     model = LlavaForConditionalGeneration.from_pretrained(base, local_files_only=True)
     state = model.state_dict()
-    for name, tensor in weights.items():
+    for name, tensor in backbone.state_dict().items():  # type: ignore[attr-defined]
         state[_stock(name)].copy_(tensor)
     settings = Settings(TEMPLATE, PICTURES, read.settings.add_cross_attention, tau=read.settings.general_preference_tau)
     head = build_head(model.config.text_config.hidden_size, settings)

@@ -1,7 +1,7 @@
 """Preferences of the shapes world as `train-reward` and `evaluate-reward` read them: pairs.jsonl, and its pictures.
 
-    python reward_pairs.py alignment POOL SAMPLES OUT --seed 0      # who shows what the sentence says; the verifier judges
-    python reward_pairs.py fidelity OUT --pairs 6000 --seed 0       # who is undamaged, whatever the sentence
+    python reward_pairs.py alignment POOL SAMPLES OUT --seed 0   # who shows what the sentence says, by the verifier
+    python reward_pairs.py fidelity OUT --pairs 6000 --seed 0    # who is undamaged, whatever the sentence
 
 Kinds of alignment pairs, which stand as the category in each row: `candidates`, two candidates of one prompt, of which
 the verifier passes one; `twins`, one picture with a true sentence and with one that a small change made false;
@@ -63,6 +63,7 @@ def main() -> None:
     for name, count in (("twins", 3000), ("renders", 3000), ("any", 1000)):
         alignment.add_argument(f"--{name}", type=int, default=count, help=f"pairs (default: {count})")
     fidelity.add_argument("--pairs", type=int, default=6000)
+    fidelity.add_argument("--strength", type=float, default=1.0, help="of the damage; 0.1 is faint (default: 1)")
     for command in (alignment, fidelity):
         command.add_argument("out", type=Path)
         command.add_argument("--split", choices=("train", "test"), default="train")
@@ -131,7 +132,7 @@ def fidelity_jobs(options: argparse.Namespace) -> Iterator[Job]:
     """Of all kinds of damage in turn."""
     for start in range(0, options.pairs, 500):
         many = min(500, options.pairs - start)
-        arguments = (many, options.split, f"{options.seed}-fidelity-{start}")
+        arguments = (many, options.split, f"{options.seed}-fidelity-{start}", options.strength)
         yield Job(damages, arguments, f"fidelity-{start:05}", options.out)
 
 
@@ -174,8 +175,8 @@ def renders(count: int, split: Split, seed: str) -> Iterator[Pair]:
             made += 1
 
 
-def damages(count: int, split: Split, seed: str) -> Iterator[Pair]:
-    """A clean render, and the same scene damaged."""
+def damages(count: int, split: Split, seed: str, strength: float) -> Iterator[Pair]:
+    """A clean render, and the same scene damaged; less than all of the difference with a `strength` below 1."""
     rng = Random(seed)
     kinds = list(DAMAGE)
     for number in range(count):
@@ -187,6 +188,7 @@ def damages(count: int, split: Split, seed: str) -> Iterator[Pair]:
             if np.sqrt(np.square(clean.astype(float) - spoilt).mean()) > VISIBLE:
                 break
         prompt = true_spec(scene, rng).prompt
+        spoilt = np.asarray(np.rint(clean + strength * (spoilt - clean.astype(float))), np.uint8)
         yield Pair(Side(clean, prompt), Side(spoilt, prompt), kind)
 
 

@@ -2,16 +2,14 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
 from reward_pictures import Pool
 from reward_pool import table
 
-from rewards.shapes.captions import Spec
 from rewards.shapes.detector import Detected
 
 
@@ -52,39 +50,3 @@ def load_samples(paths: Iterable[Path]) -> tuple[Pool, tuple[Group, ...]]:
         for prompt, rows in members.items()
     )
     return Pool(columns["images"], tables), groups
-
-
-def wandered(pool: Pool, rows: Iterable[int], rng: Random, *, mirror: bool, reach: int = 4) -> Pool:
-    """Candidates shifted by up to `reach` whole pixels, none over the edge, and mirrored left to right if asked.
-
-    All shapes are their own mirror images, so what the verifier found stays true of what moved with it.
-    """
-    images, tables = [], []
-    for row in rows:
-        image, table_ = pool.images[row], pool.objects[row].copy()
-        there = table_[:, 0] >= 0
-        if mirror:
-            image = image[:, ::-1]
-            table_[there, 2] = image.shape[1] - 1 - table_[there, 2]
-        down, right = (_shift(image, axis, rng, reach) for axis in (0, 1))
-        padded = np.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
-        images.append(padded[reach - down :, reach - right :][: image.shape[0], : image.shape[1]])
-        table_[there, 2] += right
-        table_[there, 3] += down
-        tables.append(table_)
-    return Pool(np.stack(images), np.stack(tables))
-
-
-def mirrored(spec: Spec) -> Spec:
-    """The sentence that is true of the mirror image."""
-    swapped = {"left of": "right of", "right of": "left of"}
-    return replace(spec, relation=swapped.get(spec.relation or "", spec.relation))
-
-
-def _shift(image: NDArray[np.uint8], axis: int, rng: Random, reach: int) -> int:
-    """A shift along `axis` that leaves a margin of a pixel around everything coloured."""
-    coloured = image.max(-1).astype(int) - image.min(-1) > 40
-    along = np.flatnonzero(coloured.any(1 - axis))
-    low, high = (along[0], along[-1]) if len(along) else (32, 32)
-    before, after = max(0, min(reach, low - 1)), max(0, min(reach, image.shape[axis] - 2 - high))
-    return rng.randint(-before, after)

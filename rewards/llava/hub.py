@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from rewards.errors import CheckpointError
+from rewards.llava.checkpoint import EMBEDDED
+from rewards.llava.families import EMBEDDED_NAME
 from rewards.llava.official import SETTINGS
 
 REPOSITORY = "smz8599/LLaVA-Reward"
@@ -28,7 +30,8 @@ def locate(checkpoint: str | Path, repository: str | Path = REPOSITORY) -> Path:
 
     Args:
         checkpoint: that folder, or one with a single checkpoint below it; "llava-reward:alignment", or other words for
-            `find_checkpoint`; on the hub "owner/name", or a folder in it, "owner/name/folder".
+            `find_checkpoint`; "llava-reward:embedded-fidelity", which comes with the package; on the hub "owner/name",
+            or a folder in it, "owner/name/folder".
         repository: where such words are looked up; as for `find_checkpoint`.
 
     Raises:
@@ -38,12 +41,31 @@ def locate(checkpoint: str | Path, repository: str | Path = REPOSITORY) -> Path:
         below = [] if any((Path(checkpoint) / name).exists() for name in _SIGNS) else checkpoint_folders(checkpoint)
         return find_checkpoint("", checkpoint) if below else Path(checkpoint)
     name = str(checkpoint)
-    if name.startswith(_PREFIX):
-        return find_checkpoint(name.removeprefix(_PREFIX), repository)
-    return find_checkpoint("", name)
+    if not name.startswith(_PREFIX):
+        return find_checkpoint("", name)
+    words = name.removeprefix(_PREFIX)
+    return find_embedded(words) if is_embedded(words) else find_checkpoint(words, repository)
 
 
 _SIGNS = ("config.json", SETTINGS, "lora", "reward.json")
+
+
+def is_embedded(words: str) -> bool:
+    """Whether what stands behind the colon names a checkpoint that comes with the package: "embedded-fidelity"."""
+    return _words(words.replace("-", " "))[:1] == [EMBEDDED_NAME]
+
+
+def find_embedded(words: str) -> Path:
+    """The folder of a checkpoint that comes with the package.
+
+    Args:
+        words: "embedded" or "embedded-alignment" for the default one, or another perspective, "embedded-fidelity".
+
+    Raises:
+        CheckpointError: there is none of that name.
+    """
+    rest = words.replace("_", "-").partition("-")[2]
+    return EMBEDDED if not rest or _names(rest) & _names("alignment") else find_checkpoint(rest, EMBEDDED)
 
 
 def is_on_hub(checkpoint: str | Path | None) -> bool:

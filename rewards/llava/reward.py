@@ -11,7 +11,7 @@ from rewards.base import Images, ImagesLike, Scores, as_images, check_prompts, c
 from rewards.devices import device_of, dtype_of
 from rewards.errors import CheckpointError, RewardError
 from rewards.llava.checkpoint import EMBEDDED, SETTINGS_FILE, Checkpoint, load_checkpoint, revision
-from rewards.llava.hub import REPOSITORY, find_checkpoint, is_on_hub
+from rewards.llava.hub import REPOSITORY, find_checkpoint, find_embedded, is_embedded, is_on_hub
 from rewards.llava.images import preprocess
 from rewards.llava.layouts import NUM_CROPS
 from rewards.llava.loading import Pooling, SkipCAMode, load_published
@@ -130,15 +130,17 @@ def load_llava_reward(  # noqa: PLR0913  one door to the embedded reward and to 
         compile: run the decoder layers through `torch.compile`.
         allow_empty: take prompts without a word; otherwise they are an error.
         variant: what stands behind the colon: words that name one checkpoint of those below `checkpoint`, by default
-            `hub.REPOSITORY`; see `hub.find_checkpoint`.
+            `hub.REPOSITORY`, see `hub.find_checkpoint`; or "embedded-fidelity", which comes with the package.
 
     Raises:
         RewardError: no such folder, device or dtype, or an option that the checkpoint's layout does not have.
     """
     number = dtype_of(dtype)
-    embedded = checkpoint is None and not variant
+    embedded = checkpoint is None and (not variant or is_embedded(variant))
     place = device_of("cpu" if embedded and device is None else device)
-    if variant or is_on_hub(checkpoint):
+    if embedded:
+        checkpoint = find_embedded(variant)
+    elif variant or is_on_hub(checkpoint):
         checkpoint = find_checkpoint(variant, checkpoint or REPOSITORY)
     if checkpoint is not None and not Path(checkpoint).is_dir():
         raise CheckpointError(
@@ -158,7 +160,7 @@ def load_llava_reward(  # noqa: PLR0913  one door to the embedded reward and to 
     }  # fmt: skip
     for option in filter(given.get, given):
         raise RewardError(f"Got {option}, which only checkpoints in the published layout have; leave it out.")
-    folder = EMBEDDED if checkpoint is None else Path(checkpoint)
+    folder = Path(checkpoint or EMBEDDED)
     parts = load_checkpoint(folder)
     size = 16 if batch_size is None else batch_size
     known = revision(folder) if number == torch.float32 else f"{revision(folder)} {number}"

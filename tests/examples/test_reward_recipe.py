@@ -5,16 +5,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from rewards.shapes.captions import parse
 from rewards.shapes.detector import detect
 from rewards.shapes.render import render
 from rewards.shapes.scenes import held_out, random_scene
-from rewards.shapes.verifier import judge, verify_batch
+from rewards.shapes.verifier import verify_batch
 
 FOLDER = Path(__file__).parents[2] / "examples" / "embedded"
 
@@ -76,22 +78,76 @@ def test_twins_are_true_and_false_and_never_held_out(data: ModuleType, pool: obj
             assert not (all(noun.color for noun in spec.include) and held_out(things)), spec.prompt
 
 
-def test_a_moved_and_mirrored_picture_keeps_its_verdict(data: ModuleType, pool: object) -> None:
-    from reward_samples import mirrored, wandered
+def test_alignment_pairs_are_as_the_verifier_says(data: ModuleType, pool: object) -> None:
+    from reward_pairs import renders, statements
 
-    for mirror in (False, True):
-        moved = wandered(pool, range(40), Random(1), mirror=mirror)
-        assert (moved.images != pool.images).any((1, 2, 3)).mean() > 0.8  # type: ignore[attr-defined]
-        found = detect(moved.images.astype(np.float32) / 255)
-        for row, objects in enumerate(found):
-            spec = parse(random_sentence(pool, row, data))
-            spec = mirrored(spec) if mirror else spec
-            assert judge(objects, spec).correct == judge(moved.detected(row), spec).correct
+    for kind in ("twins", "any"):
+        pairs = list(statements(pool, 20, kind, "train", "0"))
+        assert {right(pair.chosen) for pair in pairs} == {True}
+        assert {right(pair.rejected) for pair in pairs} == {False}
+        assert {np.array_equal(pair.chosen.image, pair.rejected.image) for pair in pairs} == {kind == "twins"}
+    for pair in renders(20, "test", "0"):
+        assert pair.chosen.prompt == pair.rejected.prompt
+        assert right(pair.chosen)
+        assert not right(pair.rejected)
 
 
-def random_sentence(pool: object, row: int, data: ModuleType) -> str:
-    made = data.twins(pool.detected(row), Random(row + 100), data.WEIGHTS)  # type: ignore[attr-defined]
-    return made[row % 2].prompt if made else "a red circle"
+def right(side: Any) -> bool:
+    return verify_batch(side.image[None].astype(np.float32) / 255, [parse(side.prompt)])[0].correct
+
+
+def test_candidates_are_paired_within_their_prompt_and_once() -> None:
+    from reward_pairs import candidates
+    from reward_samples import Group
+
+    pictures = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 64, 64, 3), np.uint8)
+    group = Group("a red circle", "colors", tuple(range(6)), np.array([True, False, True, False, False, False]))
+    pairs = list(candidates([group], [pictures], 4, seed=0))
+    assert sorted(int(pair.chosen.image[0, 0, 0]) for pair in pairs) == [0, 2]
+    rejected = [int(pair.rejected.image[0, 0, 0]) for pair in pairs]
+    assert len(set(rejected)) == 2
+    assert set(rejected) <= {1, 3, 4, 5}
+
+
+def test_damage_is_seen_and_as_strong_as_asked(data: ModuleType) -> None:
+    from reward_pairs import DAMAGE, VISIBLE, damages
+
+    whole, faint = (list(damages(10, "train", "0", strength)) for strength in (1.0, 0.25))
+    assert [pair.kind for pair in whole] == 2 * list(DAMAGE)
+    for strong, weak in zip(whole, faint, strict=True):
+        change = strong.rejected.image.astype(float) - strong.chosen.image
+        assert np.sqrt(np.square(change).mean()) > VISIBLE
+        assert np.array_equal(strong.chosen.image, weak.chosen.image)
+        np.testing.assert_allclose(weak.rejected.image - strong.chosen.image.astype(float), 0.25 * change, atol=0.5)
+
+
+def test_a_merged_checkpoint_scores_as_its_adapter_does(
+    data: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from reward_base import merged, save_base
+    from reward_model import build_llava
+    from reward_pairs import main as write_pairs
+
+    from rewards import load_reward
+    from rewards.llava.checkpoint import save_checkpoint
+    from rewards.training.records import read_records
+    from rewards.training.run import Run, train
+    from rewards.training.settings import Settings
+
+    monkeypatch.setattr(sys, "argv", ["reward_pairs.py", "fidelity", str(tmp_path / "damage"), "--pairs", "8"])
+    write_pairs()
+    save_base(tmp_path / "base", build_llava())
+    records, faults = read_records(tmp_path / "damage" / "pairs.jsonl")
+    settings = Settings(steps=3, batch=8, micro=8, rank=4, alpha=8, rate=1e-2, warmup=0, tower=True)
+    for _ in train(Run(records, str(tmp_path / "base"), tmp_path / "out", settings)):
+        pass
+    save_checkpoint(tmp_path / "merged", merged(tmp_path / "out"))
+    images, prompts = [record.chosen.image for record in records], [record.chosen.prompt for record in records]
+    pictures = [Image.open(path) for path in images]
+    scores = [load_reward("llava-reward", checkpoint=tmp_path / name)(pictures, prompts) for name in ("out", "merged")]
+    assert not faults
+    assert scores[0].std() > 1e-3
+    torch.testing.assert_close(scores[0], scores[1], atol=1e-5, rtol=1e-4)
 
 
 def test_patch_labels_of_one_object_are_its_own() -> None:
