@@ -64,6 +64,7 @@ def main() -> None:
         alignment.add_argument(f"--{name}", type=int, default=count, help=f"pairs (default: {count})")
     fidelity.add_argument("--pairs", type=int, default=6000)
     fidelity.add_argument("--strength", type=float, default=1.0, help="of the damage; 0.1 is faint (default: 1)")
+    fidelity.add_argument("--wrong", type=float, default=0.5, help="share of sentences about another scene")
     for command in (alignment, fidelity):
         command.add_argument("out", type=Path)
         command.add_argument("--split", choices=("train", "test"), default="train")
@@ -132,7 +133,7 @@ def fidelity_jobs(options: argparse.Namespace) -> Iterator[Job]:
     """Of all kinds of damage in turn."""
     for start in range(0, options.pairs, 500):
         many = min(500, options.pairs - start)
-        arguments = (many, options.split, f"{options.seed}-fidelity-{start}", options.strength)
+        arguments = (many, options.split, f"{options.seed}-fidelity-{start}", options.strength, options.wrong)
         yield Job(damages, arguments, f"fidelity-{start:05}", options.out)
 
 
@@ -175,8 +176,12 @@ def renders(count: int, split: Split, seed: str) -> Iterator[Pair]:
             made += 1
 
 
-def damages(count: int, split: Split, seed: str, strength: float) -> Iterator[Pair]:
-    """A clean render, and the same scene damaged; less than all of the difference with a `strength` below 1."""
+def damages(count: int, split: Split, seed: str, strength: float, wrong: float) -> Iterator[Pair]:
+    """A clean render, and the same scene damaged; less than all of the difference with a `strength` below 1.
+
+    Each side has a sentence of its own, which tells nothing: a share `wrong` of them, drawn for each side alone, are
+    about other scenes.
+    """
     rng = Random(seed)
     kinds = list(DAMAGE)
     for number in range(count):
@@ -187,9 +192,10 @@ def damages(count: int, split: Split, seed: str, strength: float) -> Iterator[Pa
             spoilt = damaged(scene, Random(dice)) if kind == "shape" else DAMAGE[kind](clean, rng)
             if np.sqrt(np.square(clean.astype(float) - spoilt).mean()) > VISIBLE:
                 break
-        prompt = true_spec(scene, rng).prompt
+        said = [random_scene(rng, split=split) if rng.random() < wrong else scene for _ in range(2)]
+        prompts = [true_spec(each, rng).prompt for each in said]
         spoilt = np.asarray(np.rint(clean + strength * (spoilt - clean.astype(float))), np.uint8)
-        yield Pair(Side(clean, prompt), Side(spoilt, prompt), kind)
+        yield Pair(Side(clean, prompts[0]), Side(spoilt, prompts[1]), kind)
 
 
 def _blur(image: Bytes, rng: Random) -> Bytes:

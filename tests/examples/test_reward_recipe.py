@@ -112,7 +112,7 @@ def test_candidates_are_paired_within_their_prompt_and_once() -> None:
 def test_damage_is_seen_and_as_strong_as_asked(data: ModuleType) -> None:
     from reward_pairs import DAMAGE, VISIBLE, damages
 
-    whole, faint = (list(damages(10, "train", "0", strength)) for strength in (1.0, 0.25))
+    whole, faint = (list(damages(10, "train", "0", strength, 0.5)) for strength in (1.0, 0.25))
     assert [pair.kind for pair in whole] == 2 * list(DAMAGE)
     for strong, weak in zip(whole, faint, strict=True):
         change = strong.rejected.image.astype(float) - strong.chosen.image
