@@ -92,8 +92,8 @@ def test_two_processes_end_where_one_does(
 
 
 @pytest.mark.slow
-def test_shared_weights_are_resumed_by_one_process_and_the_other_way_round(tmp_path: Path) -> None:
-    """The state on disk holds whole tensors, whoever wrote it."""
+def test_shared_weights_go_on_from_the_state_of_one_process(tmp_path: Path) -> None:
+    """The state on disk holds whole tensors."""
     pairs, out = misaligned(tmp_path / "data", 6, 0), tmp_path / "two"
     write_records(tmp_path / "data.jsonl", pairs)
     run = Run(pairs, "embedded", out, settings_of(), save_every=6)
