@@ -140,7 +140,7 @@ def test_a_candidate_that_a_search_led_to_is_made_again(
     search: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, again, ticks = tmp_path / "first", tmp_path / "again", itertools.count()
-    monkeypatch.setattr("bon_search.ledger.time.perf_counter", lambda: next(ticks) * 0.002)  # however busy the machine
+    monkeypatch.setattr("bon_search.ledger.time.perf_counter", lambda: next(ticks) * 0.006)  # however busy the machine
     assert main([*search, *FAST, "--steps", "6", "--out", str(first), PROMPT]) == 0
     derived = next(row for row in result_of(first / "best.png")["candidates"] if row["seed"] > 1 << 32)
     source = ["--from", str(first / "result.json"), "--candidate", str(derived["rank"])]
