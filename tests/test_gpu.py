@@ -35,11 +35,12 @@ def test_the_reward_gives_the_scores_of_the_cpu(dtype: str, tolerance: float) ->
     torch.testing.assert_close(found, scores_of(device="cpu"), atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 3), ("float16", 40)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 3), ("float16", 12)])
 def test_candidates_are_those_of_the_cpu(dtype: str, tolerance: int) -> None:
+    """In one dtype: what torch draws in half precision was another noise in its older releases."""
     there, here = (
-        BestOfNPipeline.from_pretrained("embedded", device=device, dtype=kind)(PROMPT, n=4)
-        for device, kind in (("cuda", dtype), ("cpu", "float32"))
+        BestOfNPipeline.from_pretrained("embedded", device=device, dtype=dtype)(PROMPT, n=4)
+        for device in ("cuda", "cpu")
     )
     pictures = [{c.seed: torch.from_numpy(np.array(c.image)).int() for c in out.candidates} for out in (there, here)]
     for seed, picture in pictures[0].items():
