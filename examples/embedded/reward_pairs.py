@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing import Pool as Processes
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +63,9 @@ def main() -> None:
     for name, count in (("twins", 3000), ("renders", 3000), ("any", 1000)):
         alignment.add_argument(f"--{name}", type=int, default=count, help=f"pairs (default: {count})")
     fidelity.add_argument("--pairs", type=int, default=6000)
-    fidelity.add_argument("--strength", type=float, default=1.0, help="of the damage; 0.1 is faint (default: 1)")
+    fidelity.add_argument(
+        "--strength", type=float, default=1.0, help="of the damage, 0 to 1; 0.1 is faint (default: 1)"
+    )
     fidelity.add_argument("--wrong", type=float, default=0.5, help="share of sentences about another scene")
     for command in (alignment, fidelity):
         command.add_argument("out", type=Path)
@@ -71,10 +73,16 @@ def main() -> None:
         command.add_argument("--seed", type=int, default=0)
         command.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
+    if options.perspective == "fidelity" and not 0 < options.strength <= 1:
+        parser.error(f"--strength {options.strength} is out of range; expected above 0 and up to 1")
     jobs = list(alignment_jobs(options) if options.perspective == "alignment" else fidelity_jobs(options))
     (options.out / "pictures").mkdir(parents=True, exist_ok=True)
     with Processes(options.processes) as processes:
-        rows = {key: row for part in processes.imap(_run, jobs) for key, row in part}  # without repeats
+        made = [each for part in processes.imap(_run, jobs) for each in part]
+    rows = dict(made)  # without repeats
+    wanted = {row[side] for row in rows.values() for side in ("chosen_path", "reject_path")}
+    for path in {row[side] for _, row in made for side in ("chosen_path", "reject_path")} - wanted:
+        (options.out / path).unlink()
     (options.out / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows.values()))
     print(options.out / "pairs.jsonl", len(rows), "pairs")
 
@@ -88,7 +96,7 @@ class Job(NamedTuple):
     out: Path
 
 
-def _run(job: Job) -> list[tuple[bytes, dict[str, object]]]:
+def _run(job: Job) -> list[tuple[bytes, dict[str, Any]]]:
     """Write the pictures of a job; its rows, each behind a hash of all that it shows."""
     rows = []
     for number, pair in enumerate(job.make(*job.arguments)):

@@ -52,7 +52,7 @@ _SIGNS = ("config.json", SETTINGS, "lora", "reward.json")
 
 def is_embedded(words: str) -> bool:
     """Whether what stands behind the colon names a checkpoint that comes with the package: "embedded-fidelity"."""
-    return _words(words.replace("-", " "))[:1] == [EMBEDDED_NAME]
+    return _words(words)[:1] == [EMBEDDED_NAME]
 
 
 def find_embedded(words: str) -> Path:
@@ -64,8 +64,8 @@ def find_embedded(words: str) -> Path:
     Raises:
         CheckpointError: there is none of that name.
     """
-    rest = words.replace("_", "-").partition("-")[2]
-    return EMBEDDED if not rest or _names(rest) & _names("alignment") else find_checkpoint(rest, EMBEDDED)
+    rest = " ".join(_words(words)[1:])
+    return EMBEDDED if not rest or rest in _names("alignment") else find_checkpoint(rest, EMBEDDED)
 
 
 def is_on_hub(checkpoint: str | Path | None) -> bool:

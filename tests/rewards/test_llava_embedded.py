@@ -12,6 +12,7 @@ from rewards import load_reward
 from rewards.base import Reward
 from rewards.errors import CheckpointError
 from rewards.llava.checkpoint import EMBEDDED
+from rewards.llava.hub import find_embedded
 from rewards.shapes.captions import RELATIONS, Requirement, Spec
 from rewards.shapes.render import render
 from rewards.shapes.scenes import random_spec, scene_for
@@ -108,6 +109,11 @@ def test_fidelity_scores_clean_pictures_above_damaged_ones() -> None:
     assert (
         fidelity(clean, unrelated) > fidelity(blurred, prompts)
     ).float().mean() >= 0.9  # the sentence hardly matters
+
+
+@pytest.mark.parametrize("words", ["embedded-fidelity", "embedded fidelity", "embedded/fidelity", "embedded_artifact"])
+def test_a_perspective_is_found_however_its_words_are_parted(words: str) -> None:
+    assert find_embedded(words) == EMBEDDED / "fidelity"
 
 
 @pytest.mark.parametrize("name", ["llava-reward:embedded", "llava-reward:embedded-alignment"])
