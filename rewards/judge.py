@@ -24,6 +24,7 @@ from torch import Tensor
 
 from rewards.base import ImagesLike, Scores, check_scores
 from rewards.errors import RewardError
+from rewards.fingerprints import fingerprint
 from rewards.judge_cache import JudgeCache, default_folder
 from rewards.judge_client import Endpoint
 from rewards.judge_court import Court
@@ -31,7 +32,6 @@ from rewards.judge_questions import CRITERIA, LOWEST, Exhibit, pairwise, pointwi
 from rewards.llava.pictures import as_pictures
 from rewards.nearest import check_variant
 from rewards.preferences import rank
-from rewards.states import fingerprint
 from rewards.vision import check_texts
 
 OPENAI = "https://api.openai.com/v1"

@@ -34,7 +34,7 @@ class PixelReward:
     @cached_property
     def revision(self) -> str:
         """Hash of this file, for records and caches: there are no weights."""
-        from rewards.states import fingerprint
+        from rewards.fingerprints import fingerprint
 
         return fingerprint([Path(__file__)], "")
 

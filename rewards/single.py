@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from rewards.base import ImagesLike, Scores, as_images, check_scores
+from rewards.fingerprints import fingerprint
 from rewards.llava.pictures import as_pictures
-from rewards.states import fingerprint
 from rewards.vision import check_texts
 
 Look: TypeAlias = Image.Image | Tensor  # an RGB picture, or (3, H, W) in [0, 1] that carries a gradient

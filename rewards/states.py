@@ -4,9 +4,8 @@
 names; what is missing, unknown or of another shape is an error with the file's name.
 """
 
-import hashlib
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -17,7 +16,6 @@ from rewards.llava.families import resolve
 from rewards.llava.weights import tensors
 
 State = dict[str, Tensor]
-_SAMPLES, _SAMPLE = 256, 1 << 16  # of a file larger than 16 MiB only so many pieces of so many bytes are read
 
 
 def find_file(checkpoint: str | Path, filename: str) -> Path:
@@ -72,16 +70,3 @@ def place(module: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
             )
     module.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False, assign=True)
     module.requires_grad_(False).eval()
-
-
-def fingerprint(files: Sequence[Path], settings: str) -> str:
-    """Hash of settings and files, 12 hexadecimal digits; of a large file, of its size and pieces all through it."""
-    digest = hashlib.sha256(settings.encode())
-    for path in files:
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}".encode())
-        with path.open("rb") as file:
-            for number in range(_SAMPLES):
-                file.seek(number * max(_SAMPLE, size // _SAMPLES))
-                digest.update(file.read(_SAMPLE))
-    return digest.hexdigest()[:12]

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from rewards.base import ImagesLike, Scores, as_images, check_prompts, check_scores
 from rewards.errors import RewardError
+from rewards.fingerprints import fingerprint
 from rewards.llava.normalise import CLIP_MEAN, CLIP_STD
 from rewards.llava.pictures import as_pictures
-from rewards.states import fingerprint
 from rewards.views import View
 
 Chunk: TypeAlias = Callable[[int, int], Tensor]  # views (B, 3, S, S) of pictures start to stop

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rewards.base import ImagesLike, Scores, check_scores
 from rewards.errors import RewardError, ScoreError
+from rewards.fingerprints import fingerprint
 from rewards.llava.backbone import Inputs
 from rewards.llava.batches import MicroBatches
 from rewards.llava.decoder import device_of
@@ -18,7 +19,6 @@ from rewards.llava.pictures import as_pictures
 from rewards.llava.preparing import by_picture, in_order, prepared, reunited
 from rewards.llava.scoring import Scorer
 from rewards.preferences import borda
-from rewards.states import fingerprint
 
 _BATCH, _BATCH_CPU = 16, 1  # pictures in one pass
 _PROMPTS = 64  # on one picture in one pass; each takes memory for its own words alone

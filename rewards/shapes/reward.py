@@ -34,7 +34,7 @@ class ShapesReward:
     @cached_property
     def revision(self) -> str:
         """Hash of the code of this package, for records and caches: there are no weights."""
-        from rewards.states import fingerprint
+        from rewards.fingerprints import fingerprint
 
         return fingerprint(sorted(Path(__file__).parent.glob("*.py")), "")
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rewards.errors import CheckpointError, RewardError
 from rewards.llava.families import family_of, load_base, resolve
-from rewards.llava.weights import empty, fill, read_json, tensors, weight_files
+from rewards.llava.weights import empty, fill, fingerprint, read_json, tensors, weight_files
 from tests.rewards.llava.cases import GOLDENS
 
 BASE = GOLDENS / "phi3v/base"
@@ -40,6 +40,23 @@ def same(ours: dict[str, Tensor]) -> bool:
     """Whether these are the base model's own values."""
     expected = stored()
     return all(torch.equal(value, expected[name]) for name, value in ours.items())
+
+
+def test_the_fingerprint_follows_config_and_weights_but_not_the_place(folder: Path) -> None:
+    before = fingerprint(folder)
+    assert before == fingerprint(BASE)
+    assert len(before) == 12
+    (folder / "notes.txt").write_text("nothing of the model")
+    assert fingerprint(folder) == before
+    state = stored()
+    next(iter(state.values())).flatten()[0] += 1
+    save_file(state, folder / "model.safetensors")
+    other = fingerprint(folder)
+    (folder / "config.json").write_text("{}")
+    assert len({before, other, fingerprint(folder)}) == 3
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="no weights"):
+        fingerprint(folder)
 
 
 def test_one_file() -> None:

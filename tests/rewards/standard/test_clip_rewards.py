@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 from rewards import RewardError, load_reward
 from rewards.clip import clean
+from rewards.fingerprints import fingerprint
 from rewards.open_clip import renamed
-from rewards.states import fingerprint
 from rewards.testing import check_reward
 from rewards.views import TOLERANCE, CentreCrop
 from rewards.vision import VisionReward
