@@ -102,10 +102,11 @@ def note(reward: Reward, spec: str, most: int) -> str:
         most: Pictures of one prompt at most.
     """
     from rewards.combine import CascadeReward, RankSum
-    from rewards.grammar import names, parse
+    from rewards.grammar import Sum, names, parse
 
-    if isinstance(reward, RankSum) and "rank(" not in spec:
-        unknown = ", ".join(dict.fromkeys(each.name for each in names(parse(parted(spec)[0]))))
+    node = parse(parted(spec)[0])
+    if isinstance(reward, RankSum) and isinstance(node, Sum):
+        unknown = ", ".join(dict.fromkeys(each.name for each in names(node)))
         return (
             f"the deviations of {unknown} within a prompt are not all known, so {spec!r} sums their ranks; for a sum "
             "of scores give --calibration FILE, which score-images --write-calibration makes."

@@ -252,7 +252,7 @@ def _limit(bound: Bound, load: Callable[[Named], Reward]) -> tuple[Reward, str, 
 
 
 def _deviations(node: Sum, known: Mapping[str, float]) -> list[float] | None:
-    """The deviation of each term, 1 for a part that is in deviations already; None if one is not known."""
+    """The deviation of each term, 1 for ranks, whose scale whoever wrote them weighed; None if one is not known."""
     if len(node.terms) == 1:
         return [1.0]  # one reward, weighted: nothing to compare its scale with
     if any(isinstance(part, Named) and part.name not in known for _, part in node.terms):

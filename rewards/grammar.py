@@ -43,7 +43,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Sum:
-    """A weighted sum."""
+    """A weighted sum; none of its terms is a sum itself, for `parse` multiplies brackets out."""
 
     terms: tuple[tuple[float, "Node"], ...]
 
@@ -199,7 +199,16 @@ def _sum(reader: _Reader) -> Node:
             terms.append(_term(reader, -1.0 if sign == "-" else 1.0))
         else:
             break
-    return terms[0][1] if len(terms) == 1 and terms[0][0] == 1 else Sum(tuple(terms))
+    flat = tuple(each for weight, part in terms for each in _multiplied(weight, part))
+    return flat[0][1] if len(flat) == 1 and flat[0][0] == 1 else Sum(flat)
+
+
+def _multiplied(weight: float, part: Node) -> Iterator[tuple[float, Node]]:
+    """A term, or those of the sum in its brackets: what is in there has no other unit than what is beside it."""
+    if isinstance(part, Sum):
+        yield from ((weight * inner, each) for inner, each in part.terms)
+    else:
+        yield weight, part
 
 
 def _term(reader: _Reader, sign: float) -> tuple[float, Node]:

@@ -227,6 +227,8 @@ def test_a_calibration_is_measured_and_used(pictures: Path, tmp_path: Path, caps
     assert "sums their ranks" not in said
     assert main([str(pictures), "--reward", spec]) == 0
     assert f"the deviations of {RED}, {GREEN} within a prompt are not all known" in capsys.readouterr().err
+    assert main([str(pictures), "--reward", f"rank({RED}) + {GREEN}"]) == 0
+    assert f"the deviations of {RED}, {GREEN} within a prompt are not all known" in capsys.readouterr().err
     assert main([str(pictures), "--reward", spec, "--write-calibration", str(file)]) == 2
     assert "combines some" in capsys.readouterr().err
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rewards import load_reward
 from rewards.base import Images, Reward
 from rewards.calibration import calibrate, read_calibration
-from rewards.combine import REFUSED, build, ranks
+from rewards.combine import REFUSED, RankSum, build, ranks
 from rewards.errors import RewardError, SpecError, UnknownRewardError
 from rewards.grammar import Named, parse
 from rewards.testing import check_reward
@@ -65,6 +65,24 @@ def test_without_a_calibration_a_sum_is_one_of_ranks() -> None:
     assert scores("r + g") == [round(value, 5) for value in expected]
     assert scores("rank(r + g)", r=0.1, g=0.5) == scores("r + g", r=0.1)
     assert not made("r + g")[0].absolute
+
+
+def test_brackets_change_no_unit() -> None:
+    assert scores("(2*r) + g", r=0.1, g=0.5) == scores("2*r + g", r=0.1, g=0.5) == [3.8, 5.0, 9.6, 6.2]
+    assert scores("g - 2*(r - 0.5*g)", r=0.1, g=0.5) == scores("2*g - 2*r", r=0.1, g=0.5)
+
+
+@pytest.mark.parametrize("spec", ["(2*r) + g", "(r + b) + g", "g - (0.5*(r + b))"])
+def test_what_is_unknown_in_brackets_has_the_whole_ranked(spec: str) -> None:
+    """Scores of an unknown scale, or ranks nobody asked for, are never added to deviations."""
+    reward, _ = made(spec, g=0.5, b=0.1)
+    assert isinstance(reward, RankSum)
+    assert {type(part) for _, part in reward.terms} == {Channel}
+
+
+def test_ranks_that_were_asked_for_are_added_as_they_are() -> None:
+    expected = [0 + 0.9 / 0.5, 1 / 3 + 1.0, 1 + 0.8 / 0.5, 2 / 3 + 0.1 / 0.5]
+    assert scores("rank(r) + g", g=0.5) == [round(value, 5) for value in expected]
 
 
 def test_ranks_are_taken_within_a_prompt() -> None:

@@ -24,6 +24,8 @@ A, B = Named("pickscore"), Named("aesthetic")
         ("pickscore -0.5*aesthetic", Sum(((1.0, A), (-0.5, B)))),
         ("(pickscore)", A),
         ("rank(pickscore + 2*aesthetic)", Rank(Sum(((1.0, A), (2.0, B))))),
+        ("(2*pickscore) - 3*(aesthetic - (pickscore))", Sum(((2.0, A), (-3.0, B), (3.0, A)))),
+        ("0.5*(2*pickscore)", A),
         ("pickscore:16 > aesthetic:4", Cascade(((16, A), (4, B)))),
         ("llava-reward:alignment:4 > pickscore", Cascade(((4, Named("llava-reward:alignment")), (None, A)))),
         ("pickscore subject to aesthetic < 0.1", Subject(A, (Bound(B, "<", 0.1),))),
