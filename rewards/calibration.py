@@ -31,8 +31,10 @@ def calibrate(
         path: Where to write.
 
     Raises:
-        RewardError: Too few pictures, or a reward that says the same of all.
+        RewardError: Too few pictures, a reward that says the same of all, or a file that cannot be written.
     """
+    if path is not None:
+        check_calibration(path)
     found = {}
     for name, reward in rewards.items():
         given = [(reward(images, [prompt] * len(images)), len(images)) for prompt, images in groups]
@@ -62,15 +64,39 @@ def deviation(name: str, groups: Sequence[Sequence[float]]) -> float:
 
 
 def write_calibration(deviations: Mapping[str, float], path: str | Path) -> None:
-    """Write a calibration file.
+    """Write a calibration file, or enter deviations in the one that is there; it changes as a whole, or not at all.
 
     Raises:
-        RewardError: It cannot be written.
+        RewardError: It cannot be written, or is a file of something else.
     """
+    path = Path(path)
+    known = read_calibration(path) if path.is_file() else {}
+    part = path.with_name(path.name + ".part")
     try:
-        Path(path).write_text(json.dumps({"deviations": dict(deviations)}, indent=2) + "\n", encoding="utf-8")
+        part.write_text(json.dumps({"deviations": known | dict(deviations)}, indent=2) + "\n", encoding="utf-8")
+        part.replace(path)
     except OSError as error:
-        raise RewardError(f"The calibration cannot be written ({error}); choose another file.") from error
+        raise _unwritable(error) from error
+
+
+def check_calibration(path: str | Path) -> None:
+    """Raise what `write_calibration` would, before there is something to write; the file stays as it is."""
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    try:
+        part.touch()
+        part.unlink()
+        other = path.exists() and not path.is_file()
+    except OSError as error:
+        raise _unwritable(error) from error
+    if other:
+        raise _unwritable(f"{path} is no ordinary file")
+    if path.exists():
+        read_calibration(path)
+
+
+def _unwritable(why: object) -> RewardError:
+    return RewardError(f"The calibration cannot be written ({why}); choose another file.")
 
 
 def read_calibration(path: str | Path) -> dict[str, float]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rewards import load_reward
 from rewards.base import Images, Reward
-from rewards.calibration import calibrate, read_calibration
+from rewards.calibration import calibrate, read_calibration, write_calibration
 from rewards.combine import REFUSED, RankSum, build, ranks
 from rewards.errors import RewardError, SpecError, UnknownRewardError
 from rewards.grammar import Named, parse
@@ -154,6 +154,27 @@ def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "calibration.json"
     found = calibrate({"r": Channel("r"), "g": Channel("g")}, [("one", IMAGES)], path)
     assert read_calibration(path) == found
+
+
+def test_a_calibration_is_added_to(tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    write_calibration({"r": 1.0, "g": 2.0}, path)
+    write_calibration({"g": 3.0, "b": 4.0}, path)
+    assert read_calibration(path) == {"r": 1.0, "g": 3.0, "b": 4.0}
+    assert [each.name for each in tmp_path.iterdir()] == ["calibration.json"]
+
+
+@pytest.mark.parametrize(("name", "content"), [("no/such/folder.json", None), ("notes.json", "[1]"), (".", None)])
+def test_a_place_for_a_calibration_is_looked_at_before_a_reward_is_asked(
+    name: str, content: str | None, tmp_path: Path
+) -> None:
+    if content:
+        (tmp_path / name).write_text(content)
+    channel = Channel("r")
+    with pytest.raises(RewardError, match="cannot be written|is no calibration"):
+        calibrate({"r": channel}, [("one", IMAGES)], tmp_path / name)
+    assert channel.seen == 0
+    assert not content or (tmp_path / name).read_text() == content
 
 
 @pytest.mark.parametrize(
