@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,6 +138,21 @@ def single_name(spec: str) -> str:
     if not isinstance(node, Named):
         raise RewardError(f"A calibration is of single rewards, but {spec!r} combines some; give each of them.")
     return node.name
+
+
+def check_names(specs: Sequence[str]) -> None:
+    """Raise `RewardError` unless a calibration file has a name for each reward, and for no two the same."""
+    from rewards.errors import RewardError
+
+    known: dict[str, str] = {}
+    for spec in specs:
+        name = single_name(spec)
+        if name in known:
+            raise RewardError(
+                f"A calibration file has one name, {name!r}, for {known[name]!r} and {spec!r}; measure them one by "
+                "one, each into a file of its own."
+            )
+        known[name] = spec
 
 
 def parted(spec: str) -> tuple[str, str]:

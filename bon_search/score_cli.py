@@ -63,20 +63,23 @@ def _main(arguments: argparse.Namespace) -> int:
         finally:
             if columns:
                 _print(columns, arguments)
+    status = max(_report(column, len(columns) > 1, arguments) for column in columns)
     _compare(columns, arguments)
-    return max(_report(column, len(columns) > 1, arguments) for column in columns)
+    return status
 
 
 def _specs(arguments: argparse.Namespace) -> list[str]:
     """The rewards that were asked for, each once."""
-    from bon_search.asked import parted, single_name
+    from bon_search.asked import check_names, parted
+    from rewards.calibration import check_calibration
     from rewards.registry import check_spec
 
     specs = list(dict.fromkeys(arguments.reward or [DEFAULT]))
     for spec in specs:
         check_spec(parted(spec)[0])
-        if arguments.write_calibration:
-            single_name(spec)
+    if arguments.write_calibration:
+        check_names(specs)
+        check_calibration(arguments.write_calibration)
     return specs
 
 

@@ -233,6 +233,38 @@ def test_a_calibration_is_measured_and_used(pictures: Path, tmp_path: Path, caps
     assert "combines some" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("file", "other", "sentence"),
+    [
+        ("c.json", f"{RED}@b", f"one name, '{RED}', for '{RED}@a' and '{RED}@b'"),
+        ("no/such/c.json", GREEN, "calibration cannot be written"),
+    ],
+)
+def test_what_a_calibration_cannot_hold_is_refused_before_anything_is_scored(
+    file: str, other: str, sentence: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = ["--reward", f"{RED}@a", "--reward", other, "--write-calibration", str(tmp_path / file)]
+    assert main([str(pictures), *both]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.count("score-images:") == 1
+    assert asked == {}
+
+
+def test_why_a_picture_has_no_score_is_said_also_where_a_calibration_fails(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in pictures.glob("*.png"):
+        Image.new("RGB", (8, 8)).save(path)
+    (pictures / "one-0.png").write_bytes(b"no picture")
+    run = [str(pictures), "--prompt", "one", "--reward", RED, "--write-calibration", str(tmp_path / "c.json")]
+    assert main(run) == 2
+    said = capsys.readouterr().err
+    assert "1 of 8 pictures have no score" in said
+    assert f"{pictures / 'one-0.png'} " in said
+    assert "scores all pictures of each prompt alike" in said
+
+
 @pytest.mark.parametrize("wrong", ["rank(shaps)", f"{RED} + ", "no.such:thing"])
 def test_names_are_looked_at_before_anything_is_scored(
     wrong: str, pictures: Path, capsys: pytest.CaptureFixture[str]
