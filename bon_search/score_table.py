@@ -147,11 +147,12 @@ class Table(Generic[R]):
             SearchError: The disk is full or the folder has become unwritable; the table stays as it was.
         """
         kept: list[R] = [row for row in self.rows.values() if not superseded(row)]
-        self.rows = {row.key: row for row in kept}
-        self.rows.update((row.key, row) for row in rows)
+        now: dict[Key, R] = {row.key: row for row in kept}
+        now.update((row.key, row) for row in rows)
         if self.path is None:
+            self.rows = now
             return
-        lines = [self._line(list(self._columns))] * self._csv + [self._encoded(row) for row in self.rows.values()]
+        lines = [self._line(list(self._columns))] * self._csv + [self._encoded(row) for row in now.values()]
         part = self.path.with_name(self.path.name + ".part")
         try:
             part.write_bytes(b"".join(lines))
@@ -165,7 +166,7 @@ class Table(Generic[R]):
                 "same command again; nothing is scored twice."
             ) from error
         self._file.close()
-        self._file = new
+        self._file, self.rows = new, now
 
     def _take_up(self, path: Path) -> None:
         """Read the rows there are; cut off a last one that is only half there."""

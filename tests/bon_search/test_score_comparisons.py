@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -284,7 +285,8 @@ def test_a_full_disk_leaves_the_table_as_it_was(tmp_path: Path) -> None:
         before = out.read_bytes()
         (tmp_path / "s.csv.part").symlink_to("/dev/full")
         with pytest.raises(SearchError, match=r"no space left.*stays as it was"):
-            table.replace([row], lambda row: True)
+            table.replace([replace(row, score=2.0)], lambda row: True)
+        assert list(table.rows.values()) == [row]
     assert out.read_bytes() == before
 
 
