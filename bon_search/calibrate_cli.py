@@ -112,3 +112,7 @@ def _prompts(model: str) -> list[str]:
 
 def _say(sentence: str) -> None:
     print(f"calibrate-search: {sentence}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

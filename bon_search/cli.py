@@ -277,3 +277,7 @@ def _warn(pipeline: BestOfNPipeline, prompt: str) -> None:
 
 def _say(sentence: str) -> None:
     print(f"generate-best: {sentence}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -243,3 +243,7 @@ def _listed(numbers: Sequence[int]) -> str:
 
 def _say(sentence: str) -> None:
     print(f"compare-searches: {sentence}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

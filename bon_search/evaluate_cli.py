@@ -237,3 +237,7 @@ def _nothing(failures: Sequence[Failure]) -> str:
 
 def _say(sentence: str) -> None:
     print(f"evaluate-reward: {sentence}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

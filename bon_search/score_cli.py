@@ -204,3 +204,7 @@ def _quiet() -> None:
 
 def _say(sentence: str) -> None:
     print(f"score-images: {sentence}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,8 +3,11 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import bon_search
 
 HEAVY = ["torch", "diffusers", "transformers", "PIL", "numpy", "peft"]
 
@@ -19,13 +22,18 @@ def test_the_help_text_needs_no_heavy_library() -> None:
     assert loaded_by("import bon_search, bon_search.cli as cli; cli.parser().format_help()") == set()
 
 
+@pytest.mark.parametrize("command", sorted(path.stem for path in Path(bon_search.__file__).parent.glob("*cli.py")))
+def test_a_command_runs_as_a_module_too(command: str) -> None:
+    run = [sys.executable, "-m", f"bon_search.{command}", "--help"]
+    assert subprocess.run(run, capture_output=True, text=True, check=True).stdout.startswith("usage: ")
+
+
 @pytest.mark.parametrize("package", ["bon_search", "rewards", "pipelines"])
 def test_a_package_loads_neither_diffusers_nor_transformers(package: str) -> None:
     assert not loaded_by(f"import {package}") & {"diffusers", "transformers", "peft"}
 
 
 def test_every_public_name_is_there() -> None:
-    import bon_search
     import pipelines
     import rewards
 
