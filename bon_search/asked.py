@@ -70,7 +70,7 @@ def as_reward(reward: object) -> Reward:
 
     if isinstance(reward, str):
         return load_reward(reward)
-    if inspect.isfunction(reward):
+    if inspect.isroutine(reward):
         return FunctionReward(reward, reward.__name__)
     if isinstance(reward, type) or not isinstance(reward, Reward):
         raise SearchError(
@@ -89,8 +89,13 @@ def is_embedded(spec: str) -> bool:
     from rewards.grammar import names, parse
 
     name, checkpoint = parted(spec)
-    named = [each for each in names(parse(name)) if each.name == "llava-reward"]
-    return not checkpoint and any("checkpoint" not in dict(each.options) for each in named)
+    named = [each for each in names(parse(name)) if each.name.partition(":")[0] == "llava-reward"]
+    if checkpoint or not named:
+        return False
+    from rewards.llava import hub
+
+    variants = [each.name.partition(":")[2] for each in named if "checkpoint" not in dict(each.options)]
+    return any(not variant or hub.is_embedded(variant) for variant in variants)
 
 
 def note(reward: Reward, spec: str, most: int) -> str:

@@ -34,7 +34,10 @@ def parser() -> Parser:
     )  # fmt: skip
     add_scoring(p)
     p.add_argument(
-        "--write-calibration", type=Path, metavar="FILE", help="write the deviations of each --reward within a prompt, beside those that the file has"
+        "--write-calibration",
+        type=Path,
+        metavar="FILE",
+        help="write the deviations of each --reward within a prompt, beside those that the file has",
     )
     p.add_argument(
         "--inspect",

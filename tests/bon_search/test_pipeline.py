@@ -110,6 +110,18 @@ def test_a_function_is_a_reward(pipe: BestOfNPipeline) -> None:
     assert out.recipe.reward == "darkness"
 
 
+def test_a_method_is_a_reward(pipe: BestOfNPipeline) -> None:
+    class Lamp:
+        weight = -2.0
+
+        def weighed(self, images, prompts):  # noqa: ANN001, ANN202
+            return self.weight * images.mean(dim=(1, 2, 3))
+
+    found = BestOfNPipeline(pipe.pipe, Lamp().weighed).reward
+    assert found.name == "weighed"
+    assert found(torch.full((2, 3, 4, 4), 0.5), ["", ""]).tolist() == [-1.0, -1.0]
+
+
 def test_what_is_no_reward_is_refused_at_once(pipe: BestOfNPipeline) -> None:
     for wrong in (Rank, object()):
         with pytest.raises(SearchError, match="is no reward"):

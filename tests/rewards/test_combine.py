@@ -171,7 +171,7 @@ def test_a_place_for_a_calibration_is_looked_at_before_a_reward_is_asked(
     if content:
         (tmp_path / name).write_text(content)
     channel = Channel("r")
-    with pytest.raises(RewardError, match="cannot be written|is no calibration"):
+    with pytest.raises(RewardError, match=r"cannot be written|is no calibration"):
         calibrate({"r": channel}, [("one", IMAGES)], tmp_path / name)
     assert channel.seen == 0
     assert not content or (tmp_path / name).read_text() == content
