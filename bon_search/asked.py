@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,8 @@ class Wishes:
     """What a command line says of its rewards.
 
     Attributes:
-        options: Of the rewards; each gets those that it has.
-        device: "auto" leaves it to the reward.
+        options: Of the rewards; in a combination, and by `shares`, each gets those that it has.
+        device: "auto" leaves it to the reward; as an option it is one of those.
         allow_empty: Take prompts without a word, where the reward can be told so.
         calibration: File with the deviations of the rewards of a sum.
     """
@@ -56,6 +56,27 @@ def load(spec: str, wishes: Wishes = Wishes()) -> Reward:
                 leave.pop("device")
             elif leave.pop("allow_empty", None) is None:
                 raise
+
+
+def shares(specs: Sequence[str], wishes: Wishes) -> dict[str, Wishes]:
+    """What is said of each of several rewards: options, and the choice of a device, go to those that have them.
+
+    Raises:
+        RewardError: No such reward, or an option that none of them has; nothing is loaded before that is known.
+    """
+    from rewards.registry import check_spec, takes
+
+    found = {}
+    device = {} if wishes.device in ("auto", "cpu") else {"device": wishes.device}  # the CPU is right for all
+    said = {**wishes.options, **device}
+    taken = {option for option in said if any(takes(parted(spec)[0], option) for spec in specs)}
+    for spec in specs:
+        name, checkpoint = parted(spec)
+        own = {option: value for option, value in said.items() if option not in taken or takes(name, option)}
+        check_spec(name, **{**own, **({"checkpoint": checkpoint} if checkpoint else {})})
+        where = str(own.pop("device", "auto")) if device else wishes.device
+        found[spec] = replace(wishes, options=own, device=where)
+    return found
 
 
 def as_reward(reward: object) -> Reward:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sequence
 
+    from bon_search.asked import Wishes
     from bon_search.evaluate_scores import Scored
     from bon_search.score import Failure
     from rewards.evaluation.evaluation import Difference, Evaluation
@@ -49,7 +50,9 @@ def parser() -> Parser:
         metavar="SPEC",
         help="a reward by name, or NAME@CHECKPOINT; once for each (default: llava-reward)",
     )
-    what.add_argument("--checkpoint", metavar="FOLDER", help="weights of every reward that names none with an @")
+    what.add_argument(
+        "--checkpoint", metavar="FOLDER", help="weights of every reward that takes some and names none with an @"
+    )
     what.add_argument(
         "-o", dest="options", type=setting, action="append", default=[], metavar="NAME=VALUE",
         help="an option of the rewards, for example base=FOLDER",
@@ -98,11 +101,11 @@ def _main(arguments: argparse.Namespace) -> None:
     from bon_search.process import one_thread
     from rewards.evaluation.evaluation import differences, evaluate
 
-    specs = _specs(arguments)
+    asked = _asked(arguments)
     data, layout = _data(arguments)
-    if any(map(is_embedded, specs)):
+    if any(map(is_embedded, asked)):
         one_thread()  # the embedded one
-    scored, failures = _scored(specs, data, arguments)
+    scored, failures = _scored(asked, data, arguments)
     there = data.known([side for side in data.sides if all(side in each.outputs for each in scored)])
     if not there.sides:
         raise SearchError(_nothing(failures))
@@ -122,17 +125,17 @@ def _main(arguments: argparse.Namespace) -> None:
     sys.stdout.flush()
 
 
-def _specs(arguments: argparse.Namespace) -> list[str]:
-    """The rewards, each once, with their checkpoints; an unknown name is refused before one is loaded."""
-    from bon_search.asked import parted
-    from rewards.registry import check_spec
+def _asked(arguments: argparse.Namespace) -> dict[str, Wishes]:
+    """The rewards, each once, with their checkpoints, and what was said of each; faults are found before loading."""
+    from bon_search.asked import Wishes, parted, shares
+    from rewards.registry import takes
 
     named = arguments.reward or ["llava-reward"]
     common = f"@{arguments.checkpoint}" if arguments.checkpoint else ""
-    specs = list(dict.fromkeys(spec if "@" in spec else spec + common for spec in named))
-    for spec in specs:
-        check_spec(parted(spec)[0])
-    return specs
+    able = [spec for spec in named if takes(parted(spec)[0], "checkpoint")] or named
+    specs = dict.fromkeys(spec + common if spec in able and "@" not in spec else spec for spec in named)
+    wishes = Wishes(dict(arguments.options), arguments.device, arguments.allow_empty, arguments.calibration)
+    return shares(list(specs), wishes)
 
 
 def _data(arguments: argparse.Namespace) -> tuple[Data, str]:
@@ -157,17 +160,18 @@ def _told(left_out: Sequence[object]) -> None:
         _say(f"left out: {len(left_out) - NAMED} more.")
 
 
-def _scored(specs: Sequence[str], data: Data, arguments: argparse.Namespace) -> tuple[list[Scored], list[Failure]]:
+def _scored(
+    asked: Mapping[str, Wishes], data: Data, arguments: argparse.Namespace
+) -> tuple[list[Scored], list[Failure]]:
     """Scores of every reward, one in memory after the other, and the pictures that one of them could not score."""
     from tqdm import tqdm
 
-    from bon_search.asked import Wishes, label, load, note
+    from bon_search.asked import label, load, note
     from bon_search.evaluate_scores import score
 
     all_of: list[Scored] = []
     failures: list[Failure] = []
-    wishes = Wishes(dict(arguments.options), arguments.device, arguments.allow_empty, arguments.calibration)
-    for spec in specs:
+    for spec, wishes in asked.items():
         reward = load(spec, wishes)
         if remark := note(reward, spec, most=0):
             _say(remark)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from bon_search.asked import Wishes
     from bon_search.score_jobs import Job
     from bon_search.score_session import Column
     from rewards import Reward
@@ -53,13 +54,14 @@ def _main(arguments: argparse.Namespace) -> int:
     jobs = jobs_of(arguments.source, arguments.prompt, allow_empty=arguments.allow_empty)
     columns: list[Column] = []
     with Table(arguments.out, Row) as table:
-        specs = _specs(arguments)
+        asked = _asked(arguments)
         session = Session(jobs, table, arguments.batch_size or BATCH, arguments.allow_empty)
         try:
-            for spec in specs:
-                reward = _load(spec, arguments, jobs)
+            for spec, wishes in asked.items():
+                reward = _load(spec, wishes, arguments, jobs)
                 columns.append(Column(spec))
-                session.fill(columns[-1], reward, label(spec, dict(arguments.options)))
+                own = {name: value for name, value in wishes.options.items() if name in dict(arguments.options)}
+                session.fill(columns[-1], reward, label(spec, own))
         finally:
             if columns:
                 _print(columns, arguments)
@@ -68,19 +70,18 @@ def _main(arguments: argparse.Namespace) -> int:
     return status
 
 
-def _specs(arguments: argparse.Namespace) -> list[str]:
-    """The rewards that were asked for, each once."""
-    from bon_search.asked import check_names, parted
+def _asked(arguments: argparse.Namespace) -> dict[str, Wishes]:
+    """The rewards that were asked for, each once, and what was said of each."""
+    from bon_search.asked import Wishes, check_names, shares
     from rewards.calibration import check_calibration
-    from rewards.registry import check_spec
 
-    specs = list(dict.fromkeys(arguments.reward or [DEFAULT]))
-    for spec in specs:
-        check_spec(parted(spec)[0])
+    options = dict(arguments.options) | ({"checkpoint": arguments.checkpoint} if arguments.checkpoint else {})
+    wishes = Wishes(options, arguments.device, arguments.allow_empty, arguments.calibration)
+    asked = shares(list(dict.fromkeys(arguments.reward or [DEFAULT])), wishes)
     if arguments.write_calibration:
-        check_names(specs)
+        check_names(list(asked))
         check_calibration(arguments.write_calibration)
-    return specs
+    return asked
 
 
 def _compare(columns: Sequence[Column], arguments: argparse.Namespace) -> None:
@@ -118,16 +119,14 @@ def _inspect(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _load(spec: str, arguments: argparse.Namespace, jobs: Sequence[Job]) -> Reward:
-    from bon_search.asked import Wishes, is_embedded, load, note
+def _load(spec: str, wishes: Wishes, arguments: argparse.Namespace, jobs: Sequence[Job]) -> Reward:
+    from bon_search.asked import is_embedded, load, note
     from bon_search.process import one_thread
     from rewards.cache import cached
 
     if arguments.checkpoint is None and is_embedded(spec):
         one_thread()
     _quiet()
-    options = dict(arguments.options) | ({"checkpoint": arguments.checkpoint} if arguments.checkpoint else {})
-    wishes = Wishes(options, arguments.device, arguments.allow_empty, arguments.calibration)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("default")
         reward = load(spec, wishes)

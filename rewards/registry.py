@@ -19,7 +19,7 @@ from typing import Any
 from rewards.base import Reward
 from rewards.errors import RewardError, UnknownRewardError
 from rewards.function import FunctionReward
-from rewards.grammar import Named, names, parse
+from rewards.grammar import Named, Node, names, parse
 from rewards.nearest import did_you_mean
 
 GROUP = "bon_search.rewards"
@@ -65,30 +65,52 @@ def load_reward(spec: str, *, calibration: str | Path | None = None, **options: 
     from rewards.calibration import TYPICAL, read_calibration
     from rewards.combine import build
 
+    shares = _shares(node, spec, options)
+    known = TYPICAL | (read_calibration(calibration) if calibration else {})
+    return build(node, spec, lambda named: _load(named, spec, shares[named]), known)
+
+
+def check_spec(spec: str, **options: Any) -> None:
+    """Raise what `load_reward` would of a specification's form and the names and options in it; nothing is loaded."""
+    for named, share in _shares(parse(spec), spec, options).items():
+        try:
+            _check_options(_factory(named, spec), _settings(named, share), named.name)
+        except UnknownRewardError as error:
+            raise UnknownRewardError(f"{error}{_pointer(named, spec)}") from error
+
+
+def takes(spec: str, option: str) -> bool:
+    """Whether a reward in `spec` has that option; nothing is loaded.
+
+    Raises:
+        SpecError: the specification cannot be read.
+        UnknownRewardError: no such reward.
+    """
+    return any(option in _parameters(_factory(named, spec)) for named in names(parse(spec)))
+
+
+def _shares(node: Node, spec: str, options: dict[str, Any]) -> dict[Named, dict[str, Any]]:
+    """What each reward gets of the options: one alone all, of several each what it has."""
     factories = {named: _factory(named, spec) for named in names(node)}
+    if isinstance(node, Named):
+        return {node: options}
+    known = {named: _parameters(factory) for named, factory in factories.items()}
     for option in options:
-        if not any(option in _parameters(factory) for factory in factories.values()):
+        if not any(option in each for each in known.values()):
             raise UnknownRewardError(f"No reward of {spec!r} has the option {option!r}.")
-
-    def load(named: Named) -> Reward:
-        known = _parameters(factories[named])
-        return _load(named, spec, {option: value for option, value in options.items() if option in known})
-
-    return build(node, spec, load, TYPICAL | (read_calibration(calibration) if calibration else {}))
+    return {named: {name: value for name, value in options.items() if name in each} for named, each in known.items()}
 
 
-def check_spec(spec: str) -> None:
-    """Raise what `load_reward` would of a specification's form and the names in it; nothing is loaded."""
-    for named in names(parse(spec)):
-        _factory(named, spec)
+def _settings(named: Named, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of the call and those in the specification, where a variant is one."""
+    variant = named.name.partition(":")[2] if named.name.partition(":")[0] in _targets() else ""
+    settings = {**options, **{name: _literal(value) for name, value in named.options}}
+    return settings | ({"variant": variant} if variant else {})
 
 
 def _load(named: Named, spec: str, options: dict[str, Any]) -> Reward:
     """One reward, with the options of the call and those in the specification."""
-    factory = _factory(named, spec)
-    variant = named.name.partition(":")[2] if named.name.partition(":")[0] in _targets() else ""
-    settings = {**options, **{name: _literal(value) for name, value in named.options}}
-    settings |= {"variant": variant} if variant else {}
+    factory, settings = _factory(named, spec), _settings(named, options)
     if not settings and _is_score(factory):
         return FunctionReward(factory, named.name)
     try:

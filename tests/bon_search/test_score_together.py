@@ -236,15 +236,15 @@ def test_a_calibration_is_measured_and_used(pictures: Path, tmp_path: Path, caps
 @pytest.mark.parametrize(
     ("file", "other", "sentence"),
     [
-        ("c.json", f"{RED}@b", f"one name, '{RED}', for '{RED}@a' and '{RED}@b'"),
+        ("c.json", "llava-reward@b", "one name, 'llava-reward', for 'llava-reward@a' and 'llava-reward@b'"),
         ("no/such/c.json", GREEN, "calibration cannot be written"),
     ],
 )
 def test_what_a_calibration_cannot_hold_is_refused_before_anything_is_scored(
     file: str, other: str, sentence: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    both = ["--reward", f"{RED}@a", "--reward", other, "--write-calibration", str(tmp_path / file)]
-    assert main([str(pictures), *both]) == 2
+    several = ["--reward", RED, "--reward", "llava-reward@a", "--reward", other]
+    assert main([str(pictures), *several, "--write-calibration", str(tmp_path / file)]) == 2
     said = capsys.readouterr().err
     assert sentence in said
     assert said.count("score-images:") == 1
@@ -263,6 +263,20 @@ def test_why_a_picture_has_no_score_is_said_also_where_a_calibration_fails(
     assert "1 of 8 pictures have no score" in said
     assert f"{pictures / 'one-0.png'} " in said
     assert "scores all pictures of each prompt alike" in said
+
+
+def test_an_option_goes_to_the_reward_that_has_it(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "s.csv"
+    run = [str(pictures), "--reward", "jpeg", "--reward", RED, "--out", str(out)]
+    assert main([*run, "-o", "quality=80"]) == 0
+    with out.open(newline="") as file:
+        assert {row["reward"] for row in csv.DictReader(file)} == {"jpeg quality=80", RED}
+    asked.clear()
+    assert main([*run, "-o", "qualty=80"]) == 2
+    assert "did you mean 'quality'" in capsys.readouterr().err
+    assert asked == {}
 
 
 @pytest.mark.parametrize("wrong", ["rank(shaps)", f"{RED} + ", "no.such:thing"])
