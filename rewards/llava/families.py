@@ -25,10 +25,11 @@ _FILES = ("*.json", "*.safetensors", "*.bin", "*.model", "*.txt", "*.yaml")
 
 
 class Base(NamedTuple):
-    """A base model: its backbone and what prepares its inputs."""
+    """A base model: its backbone, what prepares its inputs, and the folder that it was read from."""
 
     backbone: Backbone
     inputs: Inputs
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def load_base(
     )
     tokenizer = load_tokenizer(folder)
     with understood(folder / "preprocessor_config.json"):
-        return Base(cast(Backbone, module), family.inputs(tokenizer, config, preprocessing(folder), num_crops))
+        inputs = family.inputs(tokenizer, config, preprocessing(folder), num_crops)
+    return Base(cast(Backbone, module), inputs, folder)
 
 
 def refill(backbone: Backbone, folder: Path, *, skip: Callable[[str], bool]) -> None:

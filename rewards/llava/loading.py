@@ -110,6 +110,7 @@ def build_reward(
         loaded.inputs,
         batch_size=1 if one_by_one else batch_size,
         base=str(base),
+        base_folder=loaded.folder,
         allow_empty=allow_empty,
     )
 

@@ -183,8 +183,8 @@ def load_perspectives(  # noqa: PLR0913  as many as for one checkpoint
         compile_layers(loaded.backbone)
     rewards = {
         name: build_reward(
-            checkpoint, Base(shared.views[name], inputs), base=name_of_base, skipca=skipca, batch_size=batch_size,
-            allow_empty=allow_empty,
+            checkpoint, Base(shared.views[name], inputs, folder), base=name_of_base, skipca=skipca,
+            batch_size=batch_size, allow_empty=allow_empty,
         )
         for name, checkpoint in read.items()
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -10,6 +11,7 @@ from torch import Tensor
 from rewards.base import ImagesLike, Scores, check_scores
 from rewards.errors import RewardError, ScoreError
 from rewards.fingerprints import fingerprint
+from rewards.llava import weights
 from rewards.llava.backbone import Inputs
 from rewards.llava.batches import MicroBatches
 from rewards.llava.decoder import device_of
@@ -39,6 +41,7 @@ class PublishedReward:
         batch_size: pictures in one forward pass, halved where memory runs out; by default 16, but 1 on a CPU, which
             more would not make faster, unless the scorer is `official`. Prompts on one picture run together anyway.
         base: name of the base model, for records.
+        base_folder: where its weights lie, for the revision.
         allow_empty: take prompts without a word, for data that has none; otherwise they are an error.
 
     Attributes:
@@ -55,6 +58,7 @@ class PublishedReward:
         *,
         batch_size: int | None = None,
         base: str = "",
+        base_folder: Path | None = None,
         allow_empty: bool = False,
     ) -> None:
         self.checkpoint = checkpoint
@@ -62,6 +66,7 @@ class PublishedReward:
         self.tau = checkpoint.settings.general_preference_tau
         self.absolute = scorer.head.value_head.out_features == 1
         self.base = base
+        self._base_folder = base_folder
         self.allow_empty = allow_empty
         self.inputs = inputs
         if batch_size is None:
@@ -71,11 +76,12 @@ class PublishedReward:
 
     @cached_property
     def revision(self) -> str:
-        """Hash of the checkpoint, the base model's name and all options that change a score, 12 hexadecimal digits."""
+        """Hash of the checkpoint, the base model and all options that change a score, 12 hexadecimal digits."""
         scorer, folder = self.scorer, self.checkpoint.folder
         company = self.batches.size if scorer.official else None  # who runs with whom is part of the score
         crops, number = getattr(self.inputs, "num_crops", None), next(scorer.backbone.norm.parameters()).dtype
-        options = (self.base, scorer.official, company, scorer.mean, scorer.layer, crops, number)
+        base = weights.fingerprint(self._base_folder) if self._base_folder else self.base
+        options = (base, scorer.official, company, scorer.mean, scorer.layer, crops, number)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         return fingerprint(files, f"{options} {[str(path.relative_to(folder)) for path in files]}")
 

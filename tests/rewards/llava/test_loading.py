@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rewards import load_reward
@@ -176,6 +177,17 @@ def test_the_revision_follows_the_checkpoint(folder: Path) -> None:
     before, again = load(folder).revision, load(folder).revision
     change(folder / HEAD, lambda state: {**state, "value_head.weight": state["value_head.weight"] * 2})
     assert before == again != load(folder).revision
+
+
+def test_the_revision_follows_the_weights_of_the_base_model(folder: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(BASE, tmp_path / "base"))
+    before = load(folder, base=base).revision
+    assert before == load(folder).revision  # wherever it lies
+    (path,) = base.glob("*.safetensors")
+    state = load_file(path)
+    name = next(name for name in state if name.endswith("embed_tokens.weight"))
+    save_file({**state, name: state[name] + 1e-3}, path)
+    assert load(folder, base=base).revision != before
 
 
 @pytest.mark.parametrize(
