@@ -1,6 +1,7 @@
 """Several searches one after the other, each from the survivors of those before: "halving then zero_order".
 
-n is the work of n candidates, n·K NFE, which `split` divides. Each search gets as many candidates of its own as its
+n is the work of n candidates, n·K NFE, which `split` divides; one candidate of the first search is made anyway, even if
+it takes more, as a draft and its full run do. Each search gets as many candidates of its own as its
 part of the work pays for, and what it leaves over goes to the next. It begins with the best candidates so far, one for
 each noise (`bon_search.survivors`), and then with fresh noise. A part that does not pay for a candidate is left out, so
 that a small n is the first search alone. A budget of time is divided by the clock.
@@ -82,7 +83,7 @@ class Composition(Entry):
     def formula(self) -> str:
         """What it costs, for people."""
         told = "; ".join(f"{part.name}: {part.formula}" for part in self.parts)
-        return f"at most n·K NFE, divided by split ({told})"
+        return f"at most n·K NFE or one candidate of the first, divided by split ({told})"
 
     @property
     def references(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from bon_search.differentiable import differentiable
 from bon_search.errors import BudgetExceeded, SearchError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -150,6 +150,7 @@ class MeteredSampler:
         self._finished = False
         self._gradients = False
         self._whole: MeteredSampler | None = None  # for drafts, whose end finishes nothing: the sampler that will
+        self._begin: Callable[[Sequence[int]], Particles] = self.init  # by names, where that one starts
 
     @property
     def stochastic(self) -> bool:
@@ -170,8 +171,12 @@ class MeteredSampler:
         """The standard deviation of the noise that `init` makes."""
         return self._differentiable.start_scale
 
-    def with_steps(self, steps: int) -> MeteredSampler:
+    def with_steps(self, steps: int, begin: Callable[[Sequence[int]], Particles] | None = None) -> MeteredSampler:
         """The same in another number of steps; in the same ledger.
+
+        Args:
+            steps: As many.
+            begin: The full run's first noises of particles by their names, if these are not the seeds of them.
 
         Raises:
             SearchError: The sampler cannot.
@@ -180,7 +185,7 @@ class MeteredSampler:
         if with_steps is None:
             raise SearchError(f"{type(self._sampler).__name__} makes no drafts; use halving or best_of_n.")
         other = MeteredSampler(with_steps(steps), self._ledger)
-        other._whole = self
+        other._whole, other._begin = self, begin or self.init
         return other
 
     def with_grad(self) -> MeteredSampler:
@@ -234,5 +239,5 @@ class MeteredSampler:
         try:
             self._ledger.reserve(cost)
         except BudgetExceeded as refused:
-            refused.particles = self._whole.init(particles.streams) if self._whole else particles.detach()
+            refused.particles = self._begin(particles.streams) if self._whole else particles.detach()
             raise

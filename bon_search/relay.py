@@ -60,8 +60,10 @@ class Relay:
         if len(self.legs) == 1:
             return self._single(self._start(self.legs[0], self.sampler, self.critic, self.seed))
         check_absolute(self.critic, " then ".join(leg.name for leg in self.legs))
+        seed = self.seed
         for leg in self.legs:
-            self._start(leg, Continued(self.sampler), self.critic, self.seed, deviation=1.0)  # and drop it
+            self._start(leg, Continued(self.sampler), self.critic, seed, deviation=1.0)  # and drop it
+            seed += leg.n
         return self._run()
 
     def _start(

@@ -115,7 +115,7 @@ class Continued:
 
     def with_steps(self, steps: int) -> Continued:
         """The same in another number of steps, which may ask for noise of another scale."""
-        other = self._sampler.with_steps(steps)
+        other = self._sampler.with_steps(steps, self._named)
         scale = other.start_scale / self.start_scale if self._begun else 1.0
         begun = {seed: replace(one, latents=one.latents * scale) for seed, one in self._begun.items()}
         return Continued(other, begun)
@@ -124,6 +124,13 @@ class Continued:
         """The noise of survivors for their seeds, fresh noise for others; free."""
         ready = [self._begun.get(seed) for seed in seeds]
         return _filled(ready, lambda rows: self._sampler.init([seeds[row] for row in rows]))
+
+    def _named(self, names: Sequence[int]) -> Particles:
+        """What `init` gives, by the names of the particles."""
+        begun = {one.streams[0]: one for one in self._begun.values()}
+        return _filled(
+            [begun.get(name) for name in names], lambda rows: self._sampler.init([names[row] for row in rows])
+        )
 
     def advance(self, particles: Particles, to: int) -> Particles:
         """Denoise to step `to`; (to - step) NFE per particle, but for candidates that are finished already."""

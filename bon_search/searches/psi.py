@@ -227,11 +227,14 @@ class _Exploration:
         return tuple(derive("psi", "chain", self.guided.seed, chain, move) for chain in range(self.work.chains))
 
     def _taken(self, visited: list[Look]) -> Look:
-        """Particles, spread over all chains and evenly over the second half of their moves; copies part."""
+        """Particles, spread evenly over the chains and over the second half of their moves; copies part."""
         late = visited[len(visited) // 2 :]
         rounds = math.ceil(self.work.particles / self.work.chains)
         times = [len(late) * (2 * turn + 1) // (2 * rounds) for turn in range(rounds)]
-        return Look.cat([late[time] for time in times]).fork(range(self.work.particles))
+        whole = (rounds - 1) * self.work.chains  # rows of rounds that take all chains; the last may take some
+        rest = self.work.particles - whole
+        rows = [*range(whole), *(whole + row * self.work.chains // rest for row in range(rest))]
+        return Look.cat([late[time] for time in times]).fork(rows)
 
 
 @dataclass(frozen=True, eq=False)

@@ -206,7 +206,7 @@ def _yaml(path: Path) -> RewardConfig:
             _positive(values["general_preference_tau"]),
             _bool(values["is_general_preference"]),
             int(values["value_head_dim"]),
-            values.get("skipca_mode", ""),
+            _mode(values.get("skipca_mode", "")),
         )
     except (OSError, KeyError, ValueError) as error:
         raise CheckpointError(
@@ -220,6 +220,12 @@ def _positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise ValueError(f"the temperature {text}, which is not a positive number")
     return value
+
+
+def _mode(text: str) -> str:
+    if text not in ("", "masked", "official"):
+        raise ValueError(f"skipca_mode {text!r}, which is neither masked nor official")
+    return text
 
 
 def _bool(text: str) -> bool:

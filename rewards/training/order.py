@@ -1,8 +1,12 @@
 """Which records make up a step: a pure function of (seed, step), so that nothing about the order needs saving.
 
-The data is gone through again and again, in a new order each time. Of some steps at once the records are sorted by
-length, so that those that run together are about equally long, and the steps are then shuffled. These steps are no
-more than one pass through the data, since the copies of a record would come together otherwise.
+The data is gone through again and again, in a new order each time, and no step holds a record twice where it need not:
+what ends a pass and what begins the next one share a step, so that the next one keeps the former back. Data of less
+than two steps has one order for all passes, in which a record is as far from its copies as can be.
+
+Of some steps at once the records are sorted by length, so that those that run together are about equally long, and the
+steps are then shuffled. These steps are of one pass, since the copies of a record would come together otherwise; a step
+of two passes stands alone.
 """
 
 from collections.abc import Sequence
@@ -37,31 +41,45 @@ class Order:
 
     def __call__(self, step: int) -> list[int]:
         """Numbers of the records of a step, by length."""
-        window, place = divmod(step, self._wide)
-        if window not in self._windows:
+        first, last = self._window(step)
+        if first not in self._windows:
             while len(self._windows) > 1:  # this one and the next are asked for by turns
                 del self._windows[min(self._windows)]
-            self._windows[window] = self._sorted(window)
-        return self._windows[window][place]
+            self._windows[first] = self._sorted(first, last)
+        return self._windows[first][step - first]
 
-    @property
-    def _wide(self) -> int:
-        """Steps of a window."""
-        return max(1, min(_WINDOW, len(self.lengths) // self.batch))
+    def _window(self, step: int) -> tuple[int, int]:
+        """The first step of a step's window, and the one behind the last."""
+        count, batch = len(self.lengths), self.batch
+        turn = step * batch // count
+        begin, end = -(-turn * count // batch), min((turn + 1) * count // batch, self.steps)  # those of one pass
+        if step >= end:
+            return step, step + 1
+        first = step - (step - begin) % _WINDOW
+        return first, min(first + _WINDOW, end)
 
-    def _sorted(self, window: int) -> list[list[int]]:
+    def _sorted(self, first: int, last: int) -> list[list[int]]:
         """Numbers of the records of each step of a window."""
-        first, last = window * self._wide, min((window + 1) * self._wide, self.steps)
         records = [self._record(place) for place in range(first * self.batch, last * self.batch)]
         records.sort(key=lambda record: (self.lengths[record], record))
         turns = list(range(last - first))
-        Random(f"window-{self.seed}-{window}").shuffle(turns)
+        Random(f"window-{self.seed}-{first}").shuffle(turns)
         return [records[turn * self.batch : (turn + 1) * self.batch] for turn in turns]
 
     def _record(self, place: int) -> int:
         """The record at a place of the endless row of shuffled passes through the data."""
         turn, index = divmod(place, len(self.lengths))
-        return _shuffled(self.seed, turn, len(self.lengths))[index]
+        return _pass(self.seed, turn, len(self.lengths), self.batch)[index]
+
+
+@lru_cache(maxsize=4)
+def _pass(seed: int, turn: int, count: int, batch: int) -> list[int]:
+    """All records; those that share a step with the end of the pass before are others than are there."""
+    if count < 2 * batch:
+        return _shuffled(seed, 0, count)
+    order, shared = _shuffled(seed, turn, count), turn * count % batch
+    ended = set(_shuffled(seed, turn - 1, count)[count - shared :]) if shared else set[int]()
+    return sorted(order[:batch], key=ended.__contains__) + order[batch:]  # whose own end stays as it was drawn
 
 
 @lru_cache(maxsize=4)

@@ -23,6 +23,7 @@ import torch
 from rewards.errors import CheckpointError
 from rewards.llava.families import resolve
 from rewards.llava.official import Official
+from rewards.llava.weights import fingerprint as weights_fingerprint
 from rewards.llava.writing import save_official
 from rewards.training.loop import Report, Trainer
 from rewards.training.order import Order, length
@@ -143,7 +144,8 @@ def _claim(out: Path, *, resume: bool) -> None:
 def _trainer(run: Run, trainee: Trainee, sights: Sights, accelerator: Any) -> Trainer:  # noqa: ANN401
     lengths = [length(record) for record in run.records]
     order = Order(lengths, run.settings.batch, run.steps, run.settings.seed)
-    terms: dict[str, object] = {"base": run.base, "data": fingerprint(run.records)}
+    weights = weights_fingerprint(resolve(run.base))
+    terms: dict[str, object] = {"base": run.base, "base weights": weights, "data": fingerprint(run.records)}
     return Trainer(
         trainee, sights, run.records, order, run.steps, accelerator=accelerator, sharded=run.shard or is_configured(),
         terms=terms,

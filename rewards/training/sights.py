@@ -93,7 +93,8 @@ class Sights:
             with torch.no_grad():
                 features = self._trainee.features([pictures[number] for number in numbers])
             for number, given in zip(dict.fromkeys(numbers), features, strict=False):
-                seen[number] = Look(replace(pictures[number], pixels=pictures[number].pixels[:0]), given.clone())
+                none = pictures[number].pixels[:0].clone()  # of a storage of its own, so that the pixels are freed
+                seen[number] = Look(replace(pictures[number], pixels=none), given.clone())
         return [seen[number] for number in range(len(pictures))]
 
     def _tokens(self, prompt: str, picture: Picture) -> list[int]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from bon_search.composition import shares
 from bon_search.critic import PictureCritic
 from bon_search.entry import Leg
-from bon_search.errors import SearchError
+from bon_search.errors import BudgetExceeded, SearchError
 from bon_search.ledger import Cost, Ledger, MeteredSampler
 from bon_search.listing import bibtex, listing
 from bon_search.plan import make_plan
@@ -299,6 +299,36 @@ def test_what_a_later_search_refuses_is_known_before_anything_is_spent() -> None
         with pytest.raises(SearchError, match=sentence):
             plan.start(metered, PictureCritic(metered, reward, "a point", ledger), ledger, None)
         assert ledger.spent.nfe == 0
+
+
+def test_seeds_at_the_upper_end_are_refused_before_anything_is_spent() -> None:
+    """The first search has seeds enough, but the second, which goes on from there, has not."""
+    plan = make_plan("best_of_n then zero_order", n=12, seed=2**63 - 12, steps=K, options={}, budget=None)
+    with pytest.raises(SearchError, match="seed"):
+        plan.start(MeteredSampler(normal(2), ledger := Ledger()), outward, ledger, None)
+    assert ledger.spent.nfe == 0
+
+
+def test_a_refused_draft_of_a_survivor_is_finished_from_the_survivors_noise() -> None:
+    """Whose name need not be the seed that its noise comes from."""
+    sampler = normal(2)
+    begun = replace(sampler.init([6]), streams=(99,))
+    continued = Continued(MeteredSampler(sampler, Ledger(Cost.at_most(nfe=K))), {40: begun})
+    draft = continued.with_steps(2)
+    with pytest.raises(BudgetExceeded) as refused:
+        draft.advance(draft.init([41, 40]), to=2)
+    left = refused.value.particles
+    assert left is not None
+    assert left.streams == (41, 99)
+    assert left.latents.equal(sampler.init([41, 6]).latents)
+
+
+def test_one_candidate_of_the_first_search_is_made_whatever_it_takes() -> None:
+    """A draft of 2 of 8 steps, and the full run."""
+    entry = load_search("draft then zero_order")
+    first, second = entry.legs(1, 8, {})
+    assert (first.n, first.cost.nfe, second.n) == (1, 10, 0)
+    assert "or one candidate of the first" in entry.formula
 
 
 def test_no_candidate_at_all_is_refused() -> None:

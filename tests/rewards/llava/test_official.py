@@ -184,6 +184,12 @@ def test_damaged_weights(
         ("reward_config.yaml", "add_cross_attention: yes please\n", "neither true nor false"),
         ("reward_config.yaml", "add_cross_attention: true\ngeneral_preference_tau: 0\n", "temperature 0, which is not"),
         ("reward_config.yaml", "add_cross_attention: true\ngeneral_preference_tau: nan\n", "temperature nan"),
+        (
+            "reward_config.yaml",
+            "add_cross_attention: true\ngeneral_preference_tau: 0.1\nis_general_preference: false\n"
+            "value_head_dim: 1\nskipca_mode: offical\n",
+            "skipca_mode 'offical', which is neither masked nor official",
+        ),
         ("lora/adapter_config.json", json.dumps({"r": 4, "target_modules": ["o_proj"]}), "lora_alpha None, r 4"),
         ("lora/adapter_config.json", json.dumps({"lora_alpha": 8, "r": 0, "target_modules": ["x"]}), "r 0 and"),
         ("lora/adapter_config.json", json.dumps({"lora_alpha": 8, "r": 4, "target_modules": 1}), "target_modules 1"),

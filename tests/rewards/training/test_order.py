@@ -1,6 +1,7 @@
 """The order of the data is a function of (seed, step), passes through all of it, and shares it out."""
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rewards.training.order import Order, shares
@@ -26,12 +27,42 @@ def test_records_of_one_length_come_together_and_seeds_differ() -> None:
     assert [order(step) for step in range(32)] != [Order(lengths, 8, 32, 1)(step) for step in range(32)]
 
 
-@given(passes=st.integers(1, 6), batch=st.integers(1, 9), times=st.integers(1, 8), seed=st.integers(0, 3))
-def test_no_step_of_few_records_repeats_one(passes: int, batch: int, times: int, seed: int) -> None:
-    """Sorted over more than one pass, all copies of a record would make up a step of their own."""
-    order = Order(list(range(times * batch)), batch, passes * times, seed)
-    for step in range(passes * times):
-        assert len(set(order(step))) == batch
+@settings(deadline=None)
+@given(count=st.integers(1, 60), batch=st.integers(1, 40), equal=st.booleans(), seed=st.integers(0, 3))
+@example(count=20, batch=6, equal=True, seed=0)
+@example(count=100, batch=8, equal=True, seed=0)
+@example(count=10, batch=4, equal=True, seed=0)
+@example(count=10, batch=7, equal=False, seed=0)
+def test_no_step_holds_a_record_more_often_than_it_must(count: int, batch: int, equal: bool, seed: int) -> None:
+    """Neither sorting nor the step that two passes share brings the copies of a record together."""
+    order = Order([0] * count if equal else list(range(count)), batch, 60, seed)
+    for step in range(60):
+        chosen = order(step)
+        assert max(chosen.count(record) for record in chosen) == -(-batch // count)
+
+
+@settings(deadline=None)
+@given(count=st.integers(1, 60), batch=st.integers(1, 40), seed=st.integers(0, 3))
+def test_every_pass_holds_every_record_once(count: int, batch: int, seed: int) -> None:
+    """Where steps end with a pass, all were seen equally often; else those that the step under way has of it."""
+    order = Order([index % 5 for index in range(count)], batch, 60, seed)
+    seen = [0] * count
+    for step in range(60):
+        for record in order(step):
+            seen[record] += 1
+        passes, rest = divmod((step + 1) * batch, count)
+        if rest < batch:  # the step that ended the pass
+            assert sorted(set(seen)) == ([passes, passes + 1] if rest else [passes])
+            assert seen.count(passes + 1) == rest
+
+
+@pytest.mark.parametrize(("count", "batch"), [(6000, 32), (1000, 7)])
+def test_many_records_come_without_copies_from_any_step_on(count: int, batch: int) -> None:
+    """As a training that is resumed asks for them: a later step first."""
+    order = Order([0] * count, batch, 1000, 1)
+    chosen = {step: order(step) for step in [*range(700, 800), *range(400)]}
+    assert all(len(set(records)) == batch for records in chosen.values())
+    assert chosen[750] == Order([0] * count, batch, 1000, 1)(750)
 
 
 @given(count=st.integers(1, 12), micro=st.integers(1, 5), processes=st.integers(1, 4))

@@ -1,17 +1,21 @@
 """A training that is killed at any moment and resumed ends in the same bits as one that was left alone."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from random import Random
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from rewards.errors import CheckpointError
+from rewards.llava.checkpoint import EMBEDDED
 from rewards.training.records import write_records
 from rewards.training.run import DONE, LOG, Run, train
 from rewards.training.state import FILE
@@ -78,6 +82,18 @@ def test_what_is_there_already_stays(whole: Path) -> None:
         next(train(run_of(whole, "begun", rate=1e-3), resume=True))
     (run.out / FILE).write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match="is damaged"):
+        next(train(run, resume=True))
+
+
+def test_other_weights_under_the_bases_name_are_refused(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(EMBEDDED, base)
+    run = replace(run_of(tmp_path, "out"), base=str(base))
+    list(islice(train(run), 4))
+    state = load_file(base / "model.safetensors")
+    next(iter(state.values())).flatten()[0] += 1
+    save_file(state, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"has base weights '\w{12}', this one '\w{12}'"):
         next(train(run, resume=True))
 
 

@@ -37,6 +37,13 @@ def test_what_is_kept_is_what_came_first_and_changes_nothing(
 open_picture = sights.open_picture
 
 
+def test_beside_features_nothing_of_a_pictures_pixels_is_kept(tmp_path: Path) -> None:
+    trainee, loaded = load_trainee("embedded", small())
+    rows, features = Sights(trainee, loaded.inputs).rows(pictures(tmp_path, 2, 0))
+    assert features is not None
+    assert [row.picture.pixels.untyped_storage().nbytes() for row in rows] == [0, 0]
+
+
 def test_features_are_those_of_the_picture_alone_in_passes_of_several(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
