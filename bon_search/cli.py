@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bon_search.arguments import exit_status
 from bon_search.cli_parser import parser
-from bon_search.errors import SearchError, is_users
+from bon_search.errors import NothingFinished, SearchError, is_users
 from bon_search.files import RunFolder, as_json
 
 if TYPE_CHECKING:
@@ -212,6 +212,8 @@ def _finish(
         if best is not None:
             result = _judged(result, folder, held_out)
             print(json.dumps(as_json(result), ensure_ascii=False) if arguments.json else best)
+    if not result.candidates:
+        raise NothingFinished
     if result.report:
         _say(result.report)
     if remake:

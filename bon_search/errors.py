@@ -4,7 +4,8 @@ ValueError
 ├── pipelines.errors.PipelineError     the model, its scheduler, its sizes
 ├── rewards.errors.RewardError         the reward, its checkpoint, its scores
 └── SearchError                        the run: counts, budgets, folders, recipes
-    └── BudgetExceeded                 the next move would overshoot the budget
+    ├── BudgetExceeded                 the next move would overshoot the budget
+    └── NothingFinished                the budget ended before there was a candidate
 """
 
 from __future__ import annotations
@@ -27,6 +28,13 @@ class BudgetExceeded(SearchError):
     """
 
     particles: Particles | None = None
+
+
+class NothingFinished(SearchError):
+    """A run ended before its first candidate was finished."""
+
+    def __init__(self) -> None:
+        super().__init__("The run ended before its first candidate was finished; allow it more cost or time.")
 
 
 def is_users(error: BaseException) -> bool:

@@ -72,8 +72,8 @@ class Ledger:
     """The running account of one search.
 
     Args:
-        budget: Limits that are never overshot (`Cost.at_most`). How long a move will take is not known but estimated,
-            from the seconds that an NFE has taken so far; the first move cannot be.
+        budget: Limits that are never overshot (`Cost.at_most`), but for seconds: how long a move of the denoiser will
+            take is estimated, from the seconds that an NFE has taken so far, and what it made is looked at in any case.
 
     Attributes:
         kept_back: What no move may touch: a search that has finished nothing yet leaves itself the means to finish
@@ -125,10 +125,17 @@ class Ledger:
         fewest = min(times, default=math.inf)
         return None if math.isinf(fewest) else max(0, math.floor(fewest))
 
+    @property
+    def must_learn(self) -> bool:
+        """Whether time is limited, and how long an NFE takes is not known yet."""
+        return math.isfinite(min(self.budget.seconds, self.stage.seconds)) and not self._spent.nfe
+
     def _limit(self, name: str, cost: Cost) -> float:
-        """What counts against a cost: a stage ends before a move, not between a move and the look at it."""
+        """What counts against a cost: a stage or the time ends before a move, not between a move and its look."""
         whole: float = getattr(self.budget, name)
-        return min(whole, getattr(self.stage, name)) if cost.nfe else whole
+        if cost.nfe:
+            return min(whole, getattr(self.stage, name))
+        return math.inf if name == "seconds" else whole
 
     def _timed(self, cost: Cost) -> Cost:
         """The cost with the seconds that its evaluations will take at the pace so far."""
@@ -213,6 +220,8 @@ class MeteredSampler:
         """Denoise to step `to`; (to - step) NFE per particle, and as many backward passes if a gradient will flow."""
         import torch  # here, since the command line must start without it
 
+        if self._ledger.must_learn and to > particles.step + 1:
+            particles = self.advance(particles, particles.step + 1)
         self._keep_back(to)
         nfe = len(particles) * (to - particles.step)
         back = self._gradients and torch.is_grad_enabled() and particles.latents.requires_grad

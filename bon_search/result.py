@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bon_search.errors import SearchError
+from bon_search.errors import NothingFinished, SearchError
 from bon_search.ledger import Cost
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class SearchResult:
         if self.candidates and math.isnan(self.candidates[0].score):
             raise SearchError("No candidate has a score; look at the pictures, or choose another reward.")
         if not self.candidates:
-            raise SearchError("The run ended before its first candidate was finished; allow it more cost or time.")
+            raise NothingFinished
         return self.candidates[0]
 
     def save(self, folder: str | Path) -> Path:

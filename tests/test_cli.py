@@ -94,6 +94,18 @@ def test_a_search_a_budget_and_a_score_to_stop_at(tmp_path: Path, capsys: pytest
     assert "2501.09732" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("printed", [[], ["--json"]], ids=["path", "json"])
+def test_a_run_that_finishes_nothing_says_so(
+    printed: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert main(["--budget-seconds", "1e-9", *printed, *FAST, "--out", str(out), PROMPT]) == 2
+    said, err = capsys.readouterr()
+    assert said == ""
+    assert "The run ended before its first candidate was finished; allow it more cost or time." in err
+    assert not out.exists()
+
+
 def test_the_winner_is_the_same_to_the_pixel_at_any_batch_size(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,7 +152,7 @@ def test_a_candidate_that_a_search_led_to_is_made_again(
     search: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, again, ticks = tmp_path / "first", tmp_path / "again", itertools.count()
-    monkeypatch.setattr("bon_search.ledger.time.perf_counter", lambda: next(ticks) * 0.006)  # however busy the machine
+    monkeypatch.setattr("bon_search.ledger.time.perf_counter", lambda: next(ticks) * 0.004)  # however busy the machine
     assert main([*search, *FAST, "--steps", "6", "--out", str(first), PROMPT]) == 0
     derived = next(row for row in result_of(first / "best.png")["candidates"] if row["seed"] > 1 << 32)
     source = ["--from", str(first / "result.json"), "--candidate", str(derived["rank"])]

@@ -42,7 +42,31 @@ def test_no_sequence_of_moves_overshoots(moves: list[Cost], limit: int) -> None:
 
 def test_time_is_a_budget_too() -> None:
     with pytest.raises(BudgetExceeded, match="seconds"):
-        Ledger(Cost.at_most(seconds=0)).reserve(Cost())
+        Ledger(Cost.at_most(seconds=0)).reserve(Cost(nfe=1))
+
+
+def test_what_a_move_made_is_looked_at_however_late_it_is() -> None:
+    ledger = Ledger(Cost.at_most(seconds=0, decodes=3))
+    ledger.reserve(Cost(decodes=3))
+    ledger.reserve(Cost(rewards=3))
+    with pytest.raises(BudgetExceeded, match="decodes"):  # what is counted is a limit all the same
+        ledger.reserve(Cost(decodes=1))
+    assert ledger.spent.rewards == 3
+
+
+def test_how_long_a_move_takes_is_learned_in_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the first move, which no forecast could refuse; it is split, which changes nothing."""
+    ledger = Ledger(Cost.at_most(seconds=0.51))
+    monkeypatch.setattr("bon_search.ledger.time.perf_counter", lambda: ledger._start + 0.1 * ledger._spent.nfe)
+    sampler = MeteredSampler(standard_normal(), ledger)
+    with pytest.raises(BudgetExceeded) as refused:
+        sampler.advance(sampler.init([0, 1]), 4)
+    assert ledger.spent.nfe == 2
+    assert refused.value.particles is not None
+    assert refused.value.particles.step == 1
+    ledger.kept_back = Cost()
+    sampler.advance(refused.value.particles[[0]], 4)
+    assert ledger.spent.seconds == pytest.approx(0.5)
 
 
 def test_no_move_gives_anything_back() -> None:

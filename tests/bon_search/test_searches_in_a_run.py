@@ -75,3 +75,17 @@ def test_a_budget_is_never_overshot(name: str) -> None:
         run, ledger, sampler = start(name, Cost.at_most(nfe=nfe))
         list(run)
         assert sampler.nfe == ledger.spent.nfe <= nfe
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.5, 1.0])
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_budget_of_time_is_kept_and_finishes_somebody(
+    name: str, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock on which an NFE takes a hundredth of a second, so that forecasts are right once one is known."""
+    run, ledger, sampler = start(name, Cost.at_most(seconds=seconds))
+    monkeypatch.setattr("bon_search.ledger.time.perf_counter", lambda: ledger._start + 0.01 * sampler.nfe)
+    finished = list(run)
+    assert 0.01 * sampler.nfe <= max(seconds, 0.01 * N)  # the first step is of all
+    assert finished or seconds < 0.01 * (N + STEPS)
+    assert bool(finished) == bool(run.result.candidates)
