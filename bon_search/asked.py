@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -184,4 +185,4 @@ def check_names(specs: Sequence[str]) -> None:
 def parted(spec: str) -> tuple[str, str]:
     """A specification and the checkpoint behind its @; one within brackets belongs to an option."""
     name, _, checkpoint = spec.partition("@")
-    return (spec, "") if "(" in name else (name, checkpoint)
+    return (spec, "") if re.search(r"[\s()<>*]", spec) else (name, checkpoint)

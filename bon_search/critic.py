@@ -92,8 +92,8 @@ class PictureCritic:
         if getattr(self._reward, "differentiable", False) is not True:
             raise SearchError(
                 f"The reward {self._reward.name} gives no gradient (differentiable is not True), which this search "
-                "climbs; take one that does, such as llava-reward or imagereward, or a search without gradients, such "
-                "as zero_order."
+                "climbs; take one that does, such as the embedded llava-reward or imagereward, or a search without "
+                "gradients, such as zero_order."
             )
         sampler = cast("DifferentiableSampler", self.sampler)
         other = copy.copy(self)

@@ -133,8 +133,9 @@ class Ledger:
     def _limit(self, name: str, cost: Cost) -> float:
         """What counts against a cost: a stage or the time ends before a move, not between a move and its look."""
         whole: float = getattr(self.budget, name)
+        stage: float = getattr(self.stage, name)
         if cost.nfe:
-            return min(whole, getattr(self.stage, name))
+            return min(whole, stage)
         return math.inf if name == "seconds" else whole
 
     def _timed(self, cost: Cost) -> Cost:

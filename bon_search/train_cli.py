@@ -7,6 +7,7 @@ status: 0 done, 2 the data has faults or something was asked that cannot be done
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -129,11 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: argparse.Namespace) -> int:
-    from rewards.training.run import Run, is_done
+    from rewards.training.run import Run, check_done, is_done
 
-    if arguments.resume and arguments.out and is_done(arguments.out):
-        print(arguments.out)
-        return 0
     settings = _settings(arguments)
     checked, test = _checked(arguments)
     _list(checked.faults, len(checked.faults) if arguments.check_data else SHOWN)
@@ -153,10 +151,24 @@ def _main(arguments: argparse.Namespace) -> int:
     )  # fmt: skip
     if arguments.base == "embedded":
         one_thread()
-    _train(run, resume=arguments.resume)
+    if arguments.resume and is_done(arguments.out):
+        check_done(run)
+        _say("the training is finished already.")
+    else:
+        _train(run, resume=arguments.resume)
+        _say_tested(arguments.out)
     if _is_first():
         print(arguments.out)
     return 0
+
+
+def _say_tested(out: Path) -> None:
+    """How the test records were told, if there are any."""
+    from rewards.training.run import DONE
+
+    test = json.loads((out / DONE).read_text(encoding="utf-8")).get("test") if (out / DONE).is_file() else None
+    if test:
+        _say(f"{100 * test['accuracy']:.1f} % of the {test['n']} test records are told right.")
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
@@ -191,8 +203,11 @@ def _checked(arguments: argparse.Namespace) -> tuple[Checked, list[Record]]:
         return check_records(records, faults=faults, allow_empty=arguments.allow_empty), []
     read, wrong = read_records(arguments.test, arguments.images)
     test = check_records(read, faults=wrong, allow_empty=arguments.allow_empty)
+    if test.faults and arguments.check_data:
+        faults = [*test.faults, *faults]
+        return check_records(records, faults=faults, test=test.good, allow_empty=arguments.allow_empty), test.good
     if test.faults and not arguments.skip_bad:
-        _list(test.faults, len(test.faults) if arguments.check_data else SHOWN)
+        _list(test.faults, SHOWN)
         raise RewardError(f"The test data {arguments.test} has faults; mend them, or leave them out with --skip-bad.")
     return check_records(records, faults=faults, test=test.good, allow_empty=arguments.allow_empty), test.good
 
@@ -243,8 +258,10 @@ def _train(run: Run, *, resume: bool) -> None:
     """Train with a bar on stderr: loss, accuracy and margin of late, learning rate, steps a second, time left."""
     from tqdm import tqdm
 
-    from rewards.training.run import train
+    from rewards.training.run import tracks, train
 
+    if not tracks():
+        _say(f"the log is {run.out / 'log.jsonl'} alone; for TensorBoard: pip install tensorboard.")
     late: Report | None = None
     with tqdm(total=run.steps, unit="step", dynamic_ncols=True, disable=not _is_first()) as bar:
         for report in train(run, resume=resume):

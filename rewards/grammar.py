@@ -5,13 +5,14 @@
     pickscore:16 > llava-reward:4                  a cascade: the first judges 16 candidates, the second the best 4
     hpsv2 subject to nsfw < 0.1 and ocr >= 0.9     hard constraints
     llava-reward:alignment(skipca=official)        a variant, and options
+    llava-reward@rewards/mine                      a checkpoint, short for llava-reward(checkpoint=rewards/mine)
 
     spec    = cascade [ "subject to" bound { "and" bound } ]
     cascade = stage { ">" stage }
     stage   = sum [ ":" whole number ]
     sum     = [ "-" ] term { ( "+" | "-" ) term }
     term    = [ number "*" ] ( name | "rank" "(" sum ")" | "(" sum ")" )
-    name    = word { ":" word } [ "(" word "=" value { "," word "=" value } ")" ]
+    name    = word { ":" word } [ "@" path ] [ "(" word "=" value { "," word "=" value } ")" ]
     bound   = name ( "<" | "<=" | ">" | ">=" ) number
 
 A minus between two names needs spaces around it, since names have hyphens of their own.
@@ -27,7 +28,7 @@ from rewards.errors import SpecError
 NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?"
 WORD = r"[A-Za-z_](?:[\w.\-/]*\w)?"
 TOKEN = re.compile(
-    rf"\s*(?:(?P<number>[-+]?(?:{NUMBER})(?![\w]))|(?P<word>{WORD})|(?P<sign><=|>=|[-+*:()<>,=])|(?P<other>\S))"
+    rf"\s*(?:(?P<number>[-+]?(?:{NUMBER})(?![\w]))|(?P<word>{WORD})|(?P<place>@[^\s()<>,*:]+)|(?P<sign><=|>=|[-+*:()<>,=])|(?P<other>\S))"
 )
 BOUNDS = ("<", "<=", ">", ">=")
 
@@ -239,7 +240,8 @@ def _named(reader: _Reader) -> Named:
     while reader.next.text == ":" and reader.tokens[reader.place + 1].kind == "word":
         reader.take()
         name += ":" + reader.take().text
-    return Named(name, tuple(_options(reader)) if reader.taken("(") else (), at)
+    checkpoint = (("checkpoint", reader.take().text[1:]),) if reader.next.kind == "place" else ()
+    return Named(name, (*checkpoint, *(_options(reader) if reader.taken("(") else ())), at)
 
 
 def _options(reader: _Reader) -> Iterator[tuple[str, str]]:

@@ -23,13 +23,18 @@ def test_from_a_file_to_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixtu
     write_records(tmp_path / "test.jsonl", misaligned(tmp_path / "test", 2, 9))
     asked = ["--data", str(data), "--out", str(out), "--test", str(tmp_path / "test.jsonl"), *QUICK]
     assert main(asked) == 0
-    assert capsys.readouterr().out.strip() == str(out)
+    said = capsys.readouterr()
+    assert said.out.strip() == str(out)
     facts = json.loads((out / "training.json").read_text())
     assert facts["test"]["n"] == 2
+    assert f"{100 * facts['test']['accuracy']:.1f} % of the 2 test records are told right." in said.err
     assert facts["base"] == "embedded"
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]
     assert main([*asked, "--resume"]) == 0
+    assert "finished already" in capsys.readouterr().err
+    assert main([*asked, "--resume", "--steps", "5"]) == 2
+    assert "has steps 2, this one 5; choose another folder" in capsys.readouterr().err
     assert main(asked) == 2
     assert "finished training" in capsys.readouterr().err
 
@@ -48,6 +53,22 @@ def test_faults_are_listed_and_skipped_only_on_request(tmp_path: Path, capsys: p
     assert not out.exists()
     assert main(["--data", str(data), "--out", str(out), "--skip-bad", *QUICK]) == 0
     assert json.loads((out / "training.json").read_text())["records"] == 3
+
+
+def test_checking_looks_at_data_and_test_and_says_a_fault_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, test = data_of(tmp_path), tmp_path / "test.jsonl"
+    pair = misaligned(tmp_path / "more", 2, 4)[1]
+    row = {"chosen_path": str(pair.chosen.image), "reject_path": str(pair.rejected.image), "prompt": " "}
+    with data.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    test.write_text('{"path": "none.png", "label": 1, "prompt": "x"}\n')
+    assert main(["--data", str(data), "--test", str(test), "--check-data"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "3 good records, 2 faults\n"
+    assert said.err.count(f"{data}:4: the prompt ' ' is empty") == 1
+    assert f"{test}:1: there is no picture" in said.err
 
 
 def test_checking_lists_every_fault_and_training_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

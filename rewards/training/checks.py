@@ -104,8 +104,9 @@ def _wrong(
             yield str(digest)
         elif digest in tested:
             yield f"the picture {side.image} is in the test data too ({tested[digest]})"
-        if not side.prompt.strip() and not allow_empty:
-            yield f"the prompt {side.prompt!r} is empty"
+    for prompt in dict.fromkeys(side.prompt for side in record.sides):
+        if not prompt.strip() and not allow_empty:
+            yield f"the prompt {prompt!r} is empty"
     if isinstance(record, Pair) and _seen(record.chosen, digests) == _seen(record.rejected, digests):
         yield "both sides are the same picture with the same prompt"
 

@@ -111,6 +111,8 @@ def rows(path: Path) -> Iterator[tuple[str, Row | Fault]]:
         from rewards.training.arrow import arrow_rows
 
         return arrow_rows(path)
+    if not path.exists():
+        raise RewardError(f"There is no {path}; expected a .json, .jsonl or .csv file of records, or a folder.")
     readers = {".json": _json, ".jsonl": _jsonl, ".csv": _csv}
     if path.suffix.lower() not in readers:
         raise RewardError(f"Got the data {str(path)!r}; expected a .json, .jsonl or .csv file, or a folder.")

@@ -111,6 +111,23 @@ def train(run: Run, *, resume: bool = False) -> Iterator[Report]:
         sights.close()
 
 
+def check_done(run: Run) -> None:
+    """Raise `CheckpointError` unless the finished training in `run.out` is this one."""
+    done = json.loads((run.out / DONE).read_text(encoding="utf-8"))
+    terms = {**asdict(run.settings), "steps": run.steps, "base": run.base, "data": fingerprint(run.records)}
+    for name, wanted in json.loads(json.dumps(terms)).items():
+        if name in done and done[name] != wanted:
+            raise CheckpointError(
+                f"The finished training in {run.out} has {name} {done[name]!r}, this one {wanted!r}; choose another "
+                "folder, or begin from it with --init."
+            )
+
+
+def tracks() -> bool:
+    """Whether TensorBoard is there to track with; the log in log.jsonl always is."""
+    return find_spec("tensorboard") is not None
+
+
 def fingerprint(records: Sequence[Record]) -> str:
     """A hash of the records in their order, 12 hexadecimal digits."""
     digest = hashlib.sha256()
@@ -125,8 +142,7 @@ def _accelerator(run: Run) -> Any:  # noqa: ANN401  accelerate has no types
     is_configured()  # what cannot be is said before accelerate fails in its own words
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     cpu = run.cpu or not (alone or torch.cuda.is_available())
-    tensorboard = find_spec("tensorboard") is not None
-    return Accelerator(cpu=cpu, log_with="tensorboard" if tensorboard else None, project_dir=str(run.out))
+    return Accelerator(cpu=cpu, log_with="tensorboard" if tracks() else None, project_dir=str(run.out))
 
 
 def _claim(out: Path, *, resume: bool) -> None:

@@ -97,9 +97,10 @@ def test_relative_paths_are_written_whole(tmp_path: Path) -> None:
 
 
 def test_other_files_are_refused_with_the_cure(tmp_path: Path) -> None:
+    (tmp_path / "data.parquet").touch()
     with pytest.raises(RewardError, match=r"expected a \.json, \.jsonl or \.csv file"):
         read_records(tmp_path / "data.parquet")
-    with pytest.raises(RewardError, match="cannot be read"):
+    with pytest.raises(RewardError, match=r"There is no .*none\.csv; expected a \.json"):
         read_records(tmp_path / "none.csv")
 
 
