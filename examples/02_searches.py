@@ -594,8 +594,9 @@ gained()
 #   best-of-N's. Take `halving` first.
 # * **Particles, branching and neighbours** reach scores that best-of-N would need many more candidates for. They get
 #   there by following the reward, so they need one that deserves it.
-# * **Gradients** lift the pictures of few-step models beyond what choosing among them can. They are for rewards that
-#   are differentiable and hard to fool.
+# * **Gradients** climb from where they begin. On many prompts that lifts the pictures of few-step models beyond what
+#   choosing among as many can (the README has the table); where all first candidates are wrong, as on this prompt, the
+#   reward is flat around them, and fresh noises do better for the same work.
 #
 # One prompt and one seed are an illustration and no ranking. `compare-searches` runs them on many prompts at equal
 # cost, has a reward judge that took no part, and gives intervals; its tables are in the README. Every search kept to
