@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from bon_search.errors import SearchError
+from bon_search.guided import Look
 from bon_search.searches import psi as module
 from bon_search.searches.best_of_n import best_of_n
 from bon_search.searches.psi import cost, psi
@@ -127,6 +128,17 @@ def test_better_than_best_of_n_at_64_nfe_of_a_few_steps() -> None:
 
     gains = torch.tensor([best(psi, seed) - best(best_of_n, seed) for seed in range(0, 3200, 100)])
     assert gains.mean() > 0.5
+
+
+@pytest.mark.parametrize(("particles", "rows"), [(2, [0, 2]), (3, [0, 1, 2]), (6, [0, 1, 2, 3, 0, 2])])
+def test_particles_are_taken_from_chains_all_over(particles: int, rows: list[int]) -> None:
+    """Of four chains; fewer particles than chains are not those of the first chains."""
+    sampler = gaussian(STEPS, SKIPPED)
+    begun = sampler.advance(sampler.init([10, 11, 12, 13]), to=1)
+    look = Look(begun, torch.arange(4.0), torch.zeros_like(begun.latents), 0.0)
+    work = module._Work(pilots=0, chains=4, looks=3, particles=particles)
+    exploration = module._Exploration(None, work, 0.5)  # type: ignore[arg-type]  whose chains are there
+    assert exploration._taken([look, look]).scores.tolist() == rows
 
 
 @pytest.mark.parametrize("options", [{"exploration": 1.5}, {"moves": -1}, {"chains": 0}, {"moves": 0.5}])
