@@ -7,7 +7,9 @@ import ast
 import math
 import os
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,7 +19,7 @@ INTERRUPTED = 130  # the exit status after an interrupt, as shells have it
 
 
 def exit_status(work: Callable[[], int | None], say: Callable[[str], object], interrupted: str) -> int:
-    """Do the work of a command; what the user can mend or has stopped becomes a sentence.
+    """Do the work of a command; warnings, and what the user can mend or has stopped, become sentences.
 
     Args:
         work: Gives the exit status; None is 0.
@@ -27,7 +29,8 @@ def exit_status(work: Callable[[], int | None], say: Callable[[str], object], in
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # where a module:Class of the user's may lie; behind all that is installed
     try:
-        return work() or 0
+        with _warnings_said(say):
+            return work() or 0
     except KeyboardInterrupt:
         say(f"interrupted; {interrupted}.")
         return INTERRUPTED
@@ -39,6 +42,21 @@ def exit_status(work: Callable[[], int | None], say: Callable[[str], object], in
             raise
         say(str(error))
         return 2
+
+
+@contextmanager
+def _warnings_said(say: Callable[[str], object]) -> Iterator[None]:
+    """Tell warnings at once, by what they say alone, on lines of their own; which are shown stays as it is."""
+
+    def told(message: Warning | str, *_: object, **__: object) -> None:
+        from tqdm import tqdm
+
+        with tqdm.external_write_mode(sys.stderr):  # a bar makes room
+            say(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = told
+        yield
 
 
 def add_scoring(group: argparse._ActionsContainer) -> None:

@@ -63,7 +63,8 @@ def shares(specs: Sequence[str], wishes: Wishes) -> dict[str, Wishes]:
     """What is said of each of several rewards: options, and the choice of a device, go to those that have them.
 
     Raises:
-        RewardError: No such reward, or an option that none of them has; nothing is loaded before that is known.
+        RewardError: No such reward or checkpoint, or an option that none of them has; nothing is loaded before that is
+            known.
     """
     from rewards.registry import check_spec, takes
 
@@ -75,9 +76,21 @@ def shares(specs: Sequence[str], wishes: Wishes) -> dict[str, Wishes]:
         name, checkpoint = parted(spec)
         own = {option: value for option, value in said.items() if option not in taken or takes(name, option)}
         check_spec(name, **{**own, **({"checkpoint": checkpoint} if checkpoint else {})})
+        _check_places(name, checkpoint or str(own.get("checkpoint", "")))
         where = str(own.pop("device", "auto")) if device else wishes.device
         found[spec] = replace(wishes, options=own, device=where)
     return found
+
+
+def _check_places(spec: str, common: str) -> None:
+    """Raise what loading would of LLaVA-Reward checkpoints that are not there."""
+    from rewards.grammar import names, parse
+    from rewards.llava.reward import find_llava_reward
+
+    for named in names(parse(spec)):
+        kind, _, variant = named.name.partition(":")
+        if kind == "llava-reward":
+            find_llava_reward(dict(named.options).get("checkpoint") or common or None, variant)
 
 
 def as_reward(reward: object) -> Reward:

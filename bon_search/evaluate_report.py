@@ -87,6 +87,8 @@ def _calibration(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def _ratings(evaluations: Sequence[Evaluation]) -> list[str]:
+    if any(each.ratings and each.ratings.n == 1 for each in evaluations):
+        return ["## Ratings", "", "Only one picture is rated; correlations need at least two.", ""]
     rows = [
         [
             each.reward, f"{each.ratings.n}", *map(_maybe, (each.ratings.spearman, each.ratings.kendall)),

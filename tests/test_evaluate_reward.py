@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -306,3 +307,38 @@ def test_a_published_head_of_general_preference(rounding: list[str], tmp_path: P
     probabilities = torch.stack([matrix[i, j] for i, j in order])
     assert found["accuracy_with_ties"] == accuracy(probabilities).with_ties
     assert found["mean_probability"] == pytest.approx(probabilities.mean().item(), abs=1e-6)
+
+
+class Warns:
+    """Brightness, with a warning on the way."""
+
+    name = "warns"
+    absolute = True
+
+    def __call__(self, images, prompts) -> Tensor:  # noqa: ANN001
+        warnings.warn("half of the weights are asleep", UserWarning, stacklevel=1)
+        return load_reward("pixels:brightness")(images, prompts)
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_a_line_without_its_place(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--reward", f"{__name__}:Warns", "--data", str(pairs)]) == 0
+    err = capsys.readouterr().err
+    said = [line for line in err.replace("\r", "\n").splitlines() if "asleep" in line]
+    assert said == ["evaluate-reward: warning: half of the weights are asleep"]
+
+
+@pytest.mark.parametrize("missing", ["llava-reward@t1", "llava-reward(checkpoint=t1)"])
+def test_a_missing_checkpoint_is_refused_before_anything_is_scored(
+    missing: str, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COUNTS", str(tmp_path / "counts"))
+    assert main(["--reward", f"{__name__}:Counts", "--reward", missing, "--data", str(pairs)]) == 2
+    assert "There is no folder 't1'" in capsys.readouterr().err
+    assert not (tmp_path / "counts").exists()
+
+
+def test_one_rating_has_no_correlation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = lines(tmp_path / "one.jsonl", [{"path": grey(tmp_path / "a.png", 9), "prompt": "grey", "rating": 3}])
+    assert main([*BRIGHT, "--data", str(data)]) == 0
+    assert "Only one picture is rated; correlations need at least two." in capsys.readouterr().out

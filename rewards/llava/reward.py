@@ -10,7 +10,7 @@ from torch import Tensor
 from rewards.base import Images, ImagesLike, Scores, as_images, check_prompts, check_scores
 from rewards.devices import device_of, dtype_of
 from rewards.errors import CheckpointError, RewardError
-from rewards.llava.checkpoint import EMBEDDED, SETTINGS_FILE, Checkpoint, load_checkpoint, revision
+from rewards.llava.checkpoint import SETTINGS_FILE, Checkpoint, load_checkpoint, revision
 from rewards.llava.hub import REPOSITORY, find_checkpoint, find_embedded, is_embedded, is_on_hub
 from rewards.llava.images import preprocess
 from rewards.llava.layouts import NUM_CROPS
@@ -138,18 +138,10 @@ def load_llava_reward(  # noqa: PLR0913  one door to the embedded reward and to 
     number = dtype_of(dtype)
     embedded = checkpoint is None and (not variant or is_embedded(variant))
     place = device_of("cpu" if embedded and device is None else device)
-    if embedded:
-        checkpoint = find_embedded(variant)
-    elif variant or is_on_hub(checkpoint):
-        checkpoint = find_checkpoint(variant, checkpoint or REPOSITORY)
-    if checkpoint is not None and not Path(checkpoint).is_dir():
-        raise CheckpointError(
-            f"There is no folder {str(checkpoint)!r}; expected a checkpoint's folder, or a name on the hub such as "
-            "'owner/name'; leave `checkpoint` out for the embedded LLaVA-Reward."
-        )
-    if checkpoint is not None and _is_published(Path(checkpoint)):
+    folder = find_llava_reward(checkpoint, variant)
+    if _is_published(folder):
         return load_published(
-            checkpoint, base=base, skipca=skipca, dtype=number, device=place, device_map=device_map,
+            folder, base=base, skipca=skipca, dtype=number, device=place, device_map=device_map,
             num_crops=num_crops, pooling=pooling, layer=layer, batch_size=batch_size, compile=compile,
             allow_empty=allow_empty,
         )  # fmt: skip
@@ -160,11 +152,29 @@ def load_llava_reward(  # noqa: PLR0913  one door to the embedded reward and to 
     }  # fmt: skip
     for option in filter(given.get, given):
         raise RewardError(f"Got {option}, which only checkpoints in the published layout have; leave it out.")
-    folder = Path(checkpoint or EMBEDDED)
     parts = load_checkpoint(folder)
     size = 16 if batch_size is None else batch_size
     known = revision(folder) if number == torch.float32 else f"{revision(folder)} {number}"
     return LlavaReward(parts, batch_size=size, device=place, dtype=number, revision=known)
+
+
+def find_llava_reward(checkpoint: str | Path | None = None, variant: str = "") -> Path:
+    """The folder that `load_llava_reward` reads for these two, downloaded if need be; nothing of it is read.
+
+    Raises:
+        CheckpointError: there is none, or several may be meant.
+    """
+    if checkpoint is None and (not variant or is_embedded(variant)):
+        return find_embedded(variant)
+    if variant or is_on_hub(checkpoint):
+        checkpoint = find_checkpoint(variant, checkpoint or REPOSITORY)
+    folder = Path(checkpoint or "")
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"There is no folder {str(checkpoint)!r}; expected a checkpoint's folder, or a name on the hub such as "
+            "'owner/name'; leave `checkpoint` out for the embedded LLaVA-Reward."
+        )
+    return folder
 
 
 def _is_published(folder: Path) -> bool:
