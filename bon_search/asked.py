@@ -63,8 +63,7 @@ def shares(specs: Sequence[str], wishes: Wishes) -> dict[str, Wishes]:
     """What is said of each of several rewards: options, and the choice of a device, go to those that have them.
 
     Raises:
-        RewardError: No such reward or checkpoint, or an option that none of them has; nothing is loaded before that is
-            known.
+        RewardError: No such reward, or an option that none of them has; nothing is loaded before that is known.
     """
     from rewards.registry import check_spec, takes
 
@@ -76,21 +75,28 @@ def shares(specs: Sequence[str], wishes: Wishes) -> dict[str, Wishes]:
         name, checkpoint = parted(spec)
         own = {option: value for option, value in said.items() if option not in taken or takes(name, option)}
         check_spec(name, **{**own, **({"checkpoint": checkpoint} if checkpoint else {})})
-        _check_places(name, checkpoint or str(own.get("checkpoint", "")))
         where = str(own.pop("device", "auto")) if device else wishes.device
         found[spec] = replace(wishes, options=own, device=where)
     return found
 
 
-def _check_places(spec: str, common: str) -> None:
-    """Raise what loading would of LLaVA-Reward checkpoints that are not there."""
+def check_places(asked: Mapping[str, Wishes]) -> None:
+    """Raise, before one of several rewards is loaded, what loading would of LLaVA-Reward checkpoints not there.
+
+    Raises:
+        RewardError: There is no such checkpoint.
+    """
     from rewards.grammar import names, parse
     from rewards.llava.reward import find_llava_reward
 
-    for named in names(parse(spec)):
-        kind, _, variant = named.name.partition(":")
-        if kind == "llava-reward":
-            find_llava_reward(dict(named.options).get("checkpoint") or common or None, variant)
+    for spec, wishes in asked.items():
+        name, checkpoint = parted(spec)
+        common = checkpoint or wishes.options.get("checkpoint")
+        for named in names(parse(name)):
+            kind, _, variant = named.name.partition(":")
+            own = dict(named.options).get("checkpoint") or common
+            if kind == "llava-reward":
+                find_llava_reward(None if own is None else str(own), variant)
 
 
 def as_reward(reward: object) -> Reward:

@@ -97,11 +97,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: argparse.Namespace) -> None:
-    from bon_search.asked import is_embedded
+    from bon_search.asked import check_places, is_embedded
     from bon_search.process import one_thread
     from rewards.evaluation.evaluation import differences, evaluate
 
     asked = _asked(arguments)
+    check_places(asked)
     data, layout = _data(arguments)
     if any(map(is_embedded, asked)):
         one_thread()  # the embedded one

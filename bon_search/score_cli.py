@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(arguments: argparse.Namespace) -> int:
     """Cheap refusals first: the list, the table and the rewards' names are looked at before one is loaded."""
-    from bon_search.asked import label
+    from bon_search.asked import check_places, label
     from bon_search.score import BATCH
     from bon_search.score_jobs import jobs_of
     from bon_search.score_session import Column, Session
@@ -55,6 +55,7 @@ def _main(arguments: argparse.Namespace) -> int:
     columns: list[Column] = []
     with Table(arguments.out, Row) as table:
         asked = _asked(arguments)
+        check_places(asked)
         session = Session(jobs, table, arguments.batch_size or BATCH, arguments.allow_empty)
         try:
             for spec, wishes in asked.items():
