@@ -145,15 +145,14 @@ def fake_judge() -> Iterator[FakeJudge]:
                 trick = judge.tricks.pop(0) if judge.tricks else None
                 busy += 1
                 judge.under_way = max(judge.under_way, busy)
+            time.sleep(judge.delay)
+            with lock:  # before the answer, on which the next request may follow at once
+                busy -= 1
             try:
-                time.sleep(judge.delay)
                 if not (trick or judge.always)(self, body):
                     send(self, completion(opinion(body)))
             except OSError:  # the other side has gone, as it may
                 pass
-            finally:
-                with lock:
-                    busy -= 1
 
         def log_message(self, *_: object) -> None: ...
 
