@@ -6,12 +6,13 @@
 >>> out.best.image
 """
 
+from bon_search.critic import Look
 from bon_search.errors import BudgetExceeded, SearchError
 from bon_search.ledger import Cost
 from bon_search.pipeline import BestOfNPipeline, generate_best
 from bon_search.result import Candidate, Recipe, SearchResult
 from bon_search.run import Run
-from bon_search.search import Look, Scored
+from bon_search.search import Scored
 
 __all__ = [
     "BestOfNPipeline",

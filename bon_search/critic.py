@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, cast
 
 from bon_search.errors import SearchError
 from bon_search.ledger import Cost, Ledger
-from bon_search.search import Look
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +39,25 @@ class _Look:
         """Whether it was at these particles, whatever they are called: at the same numbers in memory."""
         mine, other = self.particles, particles
         return mine is not None and (mine is other or (mine.step == other.step and _same(mine.latents, other.latents)))
+
+
+@dataclass(frozen=True)
+class Look:
+    """A population at the moment at which the reward has judged it, for whoever watches a run (`Run.on_look`).
+
+    Attributes:
+        step: Where the particles are; unfinished ones are seen by their previews.
+        steps: Of the sampler that made the pictures: K, or fewer for a draft.
+        streams: (N,) names of the particles.
+        images: (N, 3, H, W) in [0, 1]; of videos (N, F, 3, H, W).
+        scores: (N,) higher is better.
+    """
+
+    step: int
+    steps: int
+    streams: tuple[int, ...]
+    images: Tensor
+    scores: Tensor
 
 
 class PictureCritic:

@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from bon_search.critic import PictureCritic
+    from bon_search.critic import Look, PictureCritic
     from bon_search.ledger import Ledger
     from bon_search.result import Recipe
-    from bon_search.search import Look
     from pipelines import Particles
 
 

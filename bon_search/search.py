@@ -32,25 +32,6 @@ class Scored:
     log_weights: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class Look:
-    """A population at the moment at which the reward has judged it, for whoever watches a run (`Run.on_look`).
-
-    Attributes:
-        step: Where the particles are; unfinished ones are seen by their previews.
-        steps: Of the sampler that made the pictures: K, or fewer for a draft.
-        streams: (N,) names of the particles.
-        images: (N, 3, H, W) in [0, 1]; of videos (N, F, 3, H, W).
-        scores: (N,) higher is better.
-    """
-
-    step: int
-    steps: int
-    streams: tuple[int, ...]
-    images: Tensor
-    scores: Tensor
-
-
 MAX_SEED = 2**63 - 1
 
 

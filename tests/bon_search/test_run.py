@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from bon_search.critic import PictureCritic
+from bon_search.critic import Look, PictureCritic
 from bon_search.ledger import Cost, Ledger, MeteredSampler
 from bon_search.result import Candidate, ranked
 from bon_search.run import Run, to_pil
-from bon_search.search import Look, Scored
+from bon_search.search import Scored
 from bon_search.searches.best_of_n import best_of_n
 from bon_search.searches.draft import draft
 from bon_search.searches.halving import halving
