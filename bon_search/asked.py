@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,7 +32,7 @@ class Wishes:
 
 
 def load(spec: str, wishes: Wishes = Wishes()) -> Reward:
-    """The reward that `spec` names; after an @ in it stands a folder or hub id as its checkpoint.
+    """The reward that `spec` names, with all that was asked for.
 
     Args:
         spec: For example "pickscore", "llava-reward@runs/mine" or "0.7*pickscore + 0.3*aesthetic".
@@ -45,13 +44,11 @@ def load(spec: str, wishes: Wishes = Wishes()) -> Reward:
     from rewards import load_reward
     from rewards.errors import UnknownRewardError
 
-    name, checkpoint = parted(spec)
-    settings: dict[str, Any] = {**wishes.options, **({"checkpoint": checkpoint} if checkpoint else {})}
     leave: dict[str, Any] = {} if wishes.device == "auto" else {"device": wishes.device}
     leave |= {"allow_empty": True} if wishes.allow_empty else {}
     while True:
         try:
-            return load_reward(name, calibration=wishes.calibration, **settings, **leave)
+            return load_reward(spec, calibration=wishes.calibration, **wishes.options, **leave)
         except UnknownRewardError:  # one without a choice of device is on the CPU anyway, one may not read prompts
             if leave.get("device") == "cpu":
                 leave.pop("device")
@@ -70,11 +67,10 @@ def shares(specs: Sequence[str], wishes: Wishes) -> dict[str, Wishes]:
     found = {}
     device = {} if wishes.device in ("auto", "cpu") else {"device": wishes.device}  # the CPU is right for all
     said = {**wishes.options, **device}
-    taken = {option for option in said if any(takes(parted(spec)[0], option) for spec in specs)}
+    taken = {option for option in said if any(takes(spec, option) for spec in specs)}
     for spec in specs:
-        name, checkpoint = parted(spec)
-        own = {option: value for option, value in said.items() if option not in taken or takes(name, option)}
-        check_spec(name, **{**own, **({"checkpoint": checkpoint} if checkpoint else {})})
+        own = {option: value for option, value in said.items() if option not in taken or takes(spec, option)}
+        check_spec(spec, **own)
         where = str(own.pop("device", "auto")) if device else wishes.device
         found[spec] = replace(wishes, options=own, device=where)
     return found
@@ -90,11 +86,9 @@ def check_places(asked: Mapping[str, Wishes]) -> None:
     from rewards.llava.reward import find_llava_reward
 
     for spec, wishes in asked.items():
-        name, checkpoint = parted(spec)
-        common = checkpoint or wishes.options.get("checkpoint")
-        for named in names(parse(name)):
+        for named in names(parse(spec)):
             kind, _, variant = named.name.partition(":")
-            own = dict(named.options).get("checkpoint") or common
+            own = dict(named.options).get("checkpoint") or wishes.options.get("checkpoint")
             if kind == "llava-reward":
                 find_llava_reward(None if own is None else str(own), variant)
 
@@ -129,13 +123,12 @@ def is_embedded(spec: str) -> bool:
     """
     from rewards.grammar import names, parse
 
-    name, checkpoint = parted(spec)
-    named = [each for each in names(parse(name)) if each.name.partition(":")[0] == "llava-reward"]
-    if checkpoint or not named:
+    named = [each for each in names(parse(spec)) if each.name.partition(":")[0] == "llava-reward"]
+    variants = [each.name.partition(":")[2] for each in named if "checkpoint" not in dict(each.options)]
+    if not variants:
         return False
     from rewards.llava import hub
 
-    variants = [each.name.partition(":")[2] for each in named if "checkpoint" not in dict(each.options)]
     return any(not variant or hub.is_embedded(variant) for variant in variants)
 
 
@@ -150,7 +143,7 @@ def note(reward: Reward, spec: str, most: int) -> str:
     from rewards.combine import CascadeReward, RankSum
     from rewards.grammar import Sum, names, parse
 
-    node = parse(parted(spec)[0])
+    node = parse(spec)
     if isinstance(reward, RankSum) and isinstance(node, Sum):
         unknown = ", ".join(dict.fromkeys(each.name for each in names(node)))
         return (
@@ -180,7 +173,7 @@ def single_name(spec: str) -> str:
     from rewards.errors import RewardError
     from rewards.grammar import Named, parse
 
-    node = parse(parted(spec)[0])
+    node = parse(spec)
     if not isinstance(node, Named):
         raise RewardError(f"A calibration is of single rewards, but {spec!r} combines some; give each of them.")
     return node.name
@@ -199,9 +192,3 @@ def check_names(specs: Sequence[str]) -> None:
                 "one, each into a file of its own."
             )
         known[name] = spec
-
-
-def parted(spec: str) -> tuple[str, str]:
-    """A specification and the checkpoint behind its @; one within brackets belongs to an option."""
-    name, _, checkpoint = spec.partition("@")
-    return (spec, "") if re.search(r"[\s()<>*]", spec) else (name, checkpoint)

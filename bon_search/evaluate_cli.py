@@ -128,12 +128,12 @@ def _main(arguments: argparse.Namespace) -> None:
 
 def _asked(arguments: argparse.Namespace) -> dict[str, Wishes]:
     """The rewards, each once, with their checkpoints, and what was said of each; faults are found before loading."""
-    from bon_search.asked import Wishes, parted, shares
+    from bon_search.asked import Wishes, shares
     from rewards.registry import takes
 
     named = arguments.reward or ["llava-reward"]
     common = f"@{arguments.checkpoint}" if arguments.checkpoint else ""
-    able = [spec for spec in named if takes(parted(spec)[0], "checkpoint")] or named
+    able = [spec for spec in named if takes(spec, "checkpoint")] or named
     specs = dict.fromkeys(spec + common if spec in able and "@" not in spec else spec for spec in named)
     wishes = Wishes(dict(arguments.options), arguments.device, arguments.allow_empty, arguments.calibration)
     return shares(list(specs), wishes)

@@ -27,8 +27,10 @@ from rewards.errors import SpecError
 
 NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?"
 WORD = r"[A-Za-z_](?:[\w.\-/]*\w)?"
+PLACE = r"@(?:[^\s()<>,*:]|:(?!\d+(?:\s|>|$)))+"  # up to the number of candidates of a stage
 TOKEN = re.compile(
-    rf"\s*(?:(?P<number>[-+]?(?:{NUMBER})(?![\w]))|(?P<word>{WORD})|(?P<place>@[^\s()<>,*:]+)|(?P<sign><=|>=|[-+*:()<>,=])|(?P<other>\S))"
+    rf"\s*(?:(?P<number>[-+]?(?:{NUMBER})(?![\w]))|(?P<word>{WORD})|(?P<place>{PLACE})|"
+    r"(?P<sign><=|>=|[-+*:()<>,=])|(?P<other>\S))"
 )
 BOUNDS = ("<", "<=", ">", ">=")
 

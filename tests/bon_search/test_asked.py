@@ -16,6 +16,7 @@ from rewards.errors import UnknownRewardError
         ("rank(shapes + llava-reward:embedded-alignment)", True),
         ("llava-reward:alignment", False),
         ("llava-reward@runs/mine", False),
+        ("pixels:sharpness+llava-reward@runs/mine", False),
         ("llava-reward(checkpoint=runs/mine)", False),
         ("rank(shapes + jpeg)", False),
     ],

@@ -32,6 +32,7 @@ A, B = Named("pickscore"), Named("aesthetic")
         ("pickscore subject to aesthetic >= -5 and pickscore > 20",
          Subject(A, (Bound(B, ">=", -5), Bound(A, ">", 20)))),
         ("llava-reward@runs/a-b.2", Named("llava-reward", (("checkpoint", "runs/a-b.2"),))),
+        ("llava-reward@C:/mine", Named("llava-reward", (("checkpoint", "C:/mine"),))),
         ("2*llava-reward@/a/b(skipca=official) + pickscore",
          Sum(((2.0, Named("llava-reward", (("checkpoint", "/a/b"), ("skipca", "official")))), (1.0, A)))),
         ("pickscore:8 > llava-reward@./mine:2",
