@@ -125,7 +125,7 @@ def _load(arguments: argparse.Namespace, remake: Remake | None) -> BestOfNPipeli
         one_thread()
     invariant = arguments.batch_invariant
     spec = arguments.reward or (recipe.reward if recipe else "llava-reward")
-    with warnings.catch_warnings(record=True) as warned:
+    with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
         pipeline = BestOfNPipeline.from_pretrained(
             model,
@@ -138,8 +138,6 @@ def _load(arguments: argparse.Namespace, remake: Remake | None) -> BestOfNPipeli
             lora=arguments.lora or (recipe.lora if recipe else None),
             preview_decoder=arguments.preview_decoder or (recipe.preview_decoder if recipe else None),
         )
-    for warning in warned:
-        _say(f"warning: {warning.message}")
     if remark := note(pipeline.reward, spec, most=arguments.n or USUAL):
         _say(remark)
     pipeline.reward = cached(pipeline.reward, arguments.score_cache)

@@ -128,11 +128,9 @@ def _load(spec: str, wishes: Wishes, arguments: argparse.Namespace, jobs: Sequen
     if arguments.checkpoint is None and is_embedded(spec):
         one_thread()
     _quiet()
-    with warnings.catch_warnings(record=True) as warned:
+    with warnings.catch_warnings():
         warnings.simplefilter("default")
         reward = load(spec, wishes)
-    for warning in warned:
-        _say(f"warning: {warning.message}")
     if remark := note(reward, spec, most=len(jobs)):
         _say(remark)
     return cached(reward, arguments.score_cache)
