@@ -54,7 +54,8 @@ def check_records(
     found = list(faults)
     usable: list[Record] = []
     for record in records:
-        wrong = [Fault(record.where, message) for message in _wrong(record, digests, tested, allow_empty=allow_empty)]
+        messages = dict.fromkeys(_wrong(record, digests, tested, allow_empty=allow_empty))
+        wrong = [Fault(record.where, message) for message in messages]
         found += wrong
         usable += [] if wrong else [record]
     clashes = list(_clashes(usable, digests))
@@ -97,16 +98,15 @@ def _digest(path: Path) -> str | ImageError:
 def _wrong(
     record: Record, digests: Mapping[Path, str | ImageError], tested: Mapping[str, str], *, allow_empty: bool
 ) -> Iterator[str]:
-    """What is wrong with one record alone."""
-    for side in dict.fromkeys(record.sides):
+    """What is wrong with one record alone; what is wrong with both sides comes twice."""
+    for side in record.sides:
         digest = digests[side.image]
         if isinstance(digest, ImageError):
             yield str(digest)
         elif digest in tested:
             yield f"the picture {side.image} is in the test data too ({tested[digest]})"
-    for prompt in dict.fromkeys(side.prompt for side in record.sides):
-        if not prompt.strip() and not allow_empty:
-            yield f"the prompt {prompt!r} is empty"
+        if not side.prompt.strip() and not allow_empty:
+            yield f"the prompt {side.prompt!r} is empty"
     if isinstance(record, Pair) and _seen(record.chosen, digests) == _seen(record.rejected, digests):
         yield "both sides are the same picture with the same prompt"
 

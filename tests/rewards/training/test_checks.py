@@ -57,6 +57,13 @@ def test_empty_prompts_unless_they_are_allowed(image: Make) -> None:
     assert faults(records, allow_empty=True) == []
 
 
+def test_what_is_wrong_with_both_sides_is_said_once(image: Make, tmp_path: Path) -> None:
+    a, b, none = image("a"), image("b"), tmp_path / "none.png"
+    assert faults([Pair(Side(a, " "), Side(b, " "), where="1"), Pair(Side(none, "x"), Side(none, "y"), where="2")]) == [
+        "1: the prompt ' ' is empty", f"2: there is no picture {none}",
+    ]  # fmt: skip
+
+
 def test_duplicates_and_contradictions_by_pixels_not_by_names(image: Make) -> None:
     a, b, copy = Side(image("a"), "x"), Side(image("b"), "x"), Side(image("copy", ord("a")), "x")
     found = faults([
