@@ -104,7 +104,7 @@ def _shares(node: Node, spec: str, options: dict[str, Any]) -> dict[Named, dict[
 def _settings(named: Named, options: dict[str, Any]) -> dict[str, Any]:
     """The options of the call and those in the specification, where a variant is one."""
     variant = named.name.partition(":")[2] if named.name.partition(":")[0] in _targets() else ""
-    settings = {**options, **{name: _literal(value) for name, value in named.options}}
+    settings = {**options, **{name: _value(name, value) for name, value in named.options}}
     return settings | ({"variant": variant} if variant else {})
 
 
@@ -157,6 +157,12 @@ def _parameters(factory: Callable[..., Any]) -> tuple[str, ...]:
         return tuple(inspect.signature(factory).parameters)
     except (TypeError, ValueError):
         return ()
+
+
+def _value(name: str, text: str) -> object:
+    """What an option is given; a checkpoint stays text, for a folder may be named by a number."""
+    value = _literal(text)
+    return text if name == "checkpoint" and value is not None else value
 
 
 def _literal(text: str) -> object:

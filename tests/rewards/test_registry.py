@@ -52,6 +52,21 @@ def test_an_entry_point_is_a_name_like_any_other() -> None:
     assert load_reward("constant", value=2.0)(torch.zeros(1, 3, 4, 4), [""]).tolist() == [2.0]
 
 
+class Named(Constant):
+    """A reward whose checkpoint is a folder."""
+
+    def __init__(self, checkpoint: str | None = "usual", value: float = 1.0) -> None:
+        super().__init__(value)
+        self.checkpoint = checkpoint
+
+
+@pytest.mark.parametrize(("written", "checkpoint"), [("1", "1"), ("1e5", "1e5"), ("True", "True"), ("none", None)])
+def test_a_checkpoint_named_by_a_number_stays_text(written: str, checkpoint: str | None) -> None:
+    reward = load_reward(f"{__name__}:Named(checkpoint={written}, value=2)")
+    assert isinstance(reward, Named)
+    assert (reward.checkpoint, reward.value) == (checkpoint, 2)
+
+
 @pytest.mark.parametrize(
     ("spec", "options", "says"),
     [
