@@ -6,6 +6,7 @@ released checkpoint, `Qwen/Qwen2.5-VL-7B-Instruct`.
 """
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, cast
 
 import torch
@@ -57,7 +58,9 @@ class QwenVL(nn.Module):
         device, dtype = device_of(self.visual), self.visual.patch_embed.proj.weight.dtype
         grids = torch.tensor([(1, *picture.size) for picture in pictures], device=device)
         pixels = torch.cat([picture.pixels for picture in pictures]).to(device, dtype)
-        windowed = self.visual(pixels, grid_thw=grids).last_hidden_state  # (patches, W), window by window
+        tower = copy(self.visual)  # without its merger: a tower that is frozen runs apart from what is trained
+        tower._modules = {**self.visual._modules, "merger": nn.Identity()}
+        windowed = tower.forward(pixels, grid_thw=grids).last_hidden_state  # (patches, W), window by window
         counts = [len(picture.pixels) for picture in pictures]
         return [self._unwindow(rows, picture) for rows, picture in zip(windowed.split(counts), pictures, strict=True)]
 

@@ -17,7 +17,7 @@ from rewards.llava.families import family_of
 from rewards.llava.qwen import window_order
 from rewards.llava.tower import clip_tower, patch_features
 from rewards.llava.weights import empty, fill, read_json, weight_files
-from tests.rewards.llava.cases import CASES, Library, inputs_of, picture, run, tokens_of
+from tests.rewards.llava.cases import CASES, Library, inputs_of, picture, qwen_base, run, tokens_of
 
 VISION = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 56,
@@ -328,3 +328,13 @@ def test_real_crops_only(library: Library) -> None:
     seen = tokens_of(model, case, "r").pictures[0]
     high, wide = (side // 336 for side in seen.size)
     assert len(seen.pixels) == 1 + high * wide < 17
+
+
+def test_qwens_tower_runs_without_its_merger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is trained where the tower is frozen, and then lies in parts in several processes."""
+    backbone: Any = load(qwen_base(tmp_path))
+    pixels = torch.randn(16, 3 * 2 * 14 * 14, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(backbone.visual.merger, "forward", lambda x: pytest.fail("the merger ran"))
+    (features,) = backbone.features([Picture(pixels, (4, 4))])
+    assert features.shape == (16, backbone.visual.config.hidden_size)
+    assert "merger" in dict(backbone.visual.named_children())
