@@ -46,11 +46,15 @@ def exit_status(work: Callable[[], int | None], say: Callable[[str], object], in
 
 @contextmanager
 def _warnings_said(say: Callable[[str], object]) -> Iterator[None]:
-    """Tell warnings at once, by what they say alone, on lines of their own; which are shown stays as it is."""
+    """Tell warnings at once, each once, by what they say alone, on lines of their own."""
+    before = set[str]()
 
     def told(message: Warning | str, *_: object, **__: object) -> None:
         from tqdm import tqdm
 
+        if str(message) in before:
+            return
+        before.add(str(message))
         with tqdm.external_write_mode(sys.stderr):  # a bar makes room
             say(f"warning: {message}")
 

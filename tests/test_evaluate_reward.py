@@ -316,12 +316,13 @@ class Warns:
     absolute = True
 
     def __call__(self, images, prompts) -> Tensor:  # noqa: ANN001
-        warnings.warn("half of the weights are asleep", UserWarning, stacklevel=1)
+        for _ in range(2):
+            warnings.warn("half of the weights are asleep", UserWarning, stacklevel=1)
         return load_reward("pixels:brightness")(images, prompts)
 
 
-@pytest.mark.filterwarnings("default")
-def test_a_warning_is_a_line_without_its_place(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.filterwarnings("always")
+def test_a_warning_is_one_line_without_its_place(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--reward", f"{__name__}:Warns", "--data", str(pairs)]) == 0
     err = capsys.readouterr().err
     said = [line for line in err.replace("\r", "\n").splitlines() if "asleep" in line]
