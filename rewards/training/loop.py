@@ -8,7 +8,7 @@ for report in trainer.run():
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,10 +20,10 @@ from torch import Tensor
 from rewards.errors import RewardError
 from rewards.training.losses import advantages, classification_losses, pair_losses
 from rewards.training.order import shares
+from rewards.training.parallel import Parallel, Replicated
 from rewards.training.records import Pair, Record, Single
-from rewards.training.sharding import complete, synchronise
 from rewards.training.sights import Sights
-from rewards.training.state import load_state, restore, save_state, state_of
+from rewards.training.state import State, load_state, save_state
 from rewards.training.trainee import Trainee
 
 
@@ -69,12 +69,11 @@ class Trainer:
         order: numbers of the records of each step.
         steps: of the whole training.
         accelerator: of accelerate.
-        sharded: share the model's weights out among the processes, if there are several.
+        parallel: how this process takes part; without any others, as a rule (`Replicated`).
         terms: what a resumed training must agree on beside the settings, for example a hash of the data.
 
     Attributes:
         step: how many steps are done.
-        sharded: whether the weights are shared out.
 
     Raises:
         RewardError: a general preference is to be trained on labels, or the batch cannot be shared among the processes.
@@ -89,7 +88,7 @@ class Trainer:
         steps: int,
         *,
         accelerator: Any,  # noqa: ANN401  accelerate has no types
-        sharded: bool = False,
+        parallel: Parallel | None = None,
         terms: dict[str, object] | None = None,
     ) -> None:
         settings = trainee.settings
@@ -97,16 +96,7 @@ class Trainer:
         self.trainee, self.settings, self.steps, self.step = trainee, settings, steps, 0
         self.terms = {**asdict(settings), "steps": steps, **(terms or {})}
         self._sights, self._records, self._order, self._accelerator = sights, records, order, accelerator
-        several = accelerator.num_processes > 1
-        self.sharded = sharded and several
-        if self.sharded:
-            trainee.shard()
-        self._trained = list(trainee.trained())
-        self._optimizer = torch.optim.AdamW(
-            [parameter for _, parameter in self._trained],
-            lr=settings.rate, betas=(0.9, 0.95), eps=1e-8, weight_decay=settings.decay,
-        )  # fmt: skip
-        self._model = accelerator.prepare(trainee) if several and not self.sharded else trainee
+        self._parallel = parallel or Replicated(trainee, accelerator)
 
     def resume(self, folder: Path) -> bool:
         """Go on from the state in `folder`; whether there is one.
@@ -117,50 +107,45 @@ class Trainer:
         state = load_state(folder, self.terms)
         if state is None:
             return False
-        restore(state, self._trained, self._optimizer)
+        self._parallel.restore(state.tensors)
         self.step = state.step
         return True
 
     def save(self, folder: Path) -> None:
         """Keep the state in `folder`; all processes must ask, and the first one writes."""
-        state = state_of(self.step, self._trained, self._optimizer)
+        state = State(self.step, self._parallel.state())
         if self._accelerator.is_main_process:
             save_state(folder, state, self.terms)
 
     def run(self) -> Iterator[Report]:
         """Make the steps that are left, and report each."""
-        self._model.train()
+        self._parallel.model.train()
         while self.step < self.steps:
             yield self._advance()
-        self._model.eval()
+        self._parallel.model.eval()
 
     @torch.no_grad()
     def evaluate(self, records: Sequence[Record]) -> Judged:
-        """Sums over `records`, in this process alone; where the model is shared out, all of them must ask for them."""
-        self.trainee.eval()
+        """Sums over `records`, in this process alone; where weights are split, all of them must ask for them."""
+        model = self._parallel.model if self._parallel.split else self.trainee
+        model.eval()
         chunks = [records[start : start + self.settings.micro] for start in range(0, len(records), self.settings.micro)]
-        judged = [self._judge(self.trainee, chunk) for chunk in chunks]
+        judged = [self._judge(model, chunk) for chunk in chunks]
         return Judged(*(torch.stack(sums).sum(0) for sums in zip(*judged, strict=True)))
 
     def _advance(self) -> Report:
         began, accelerator = time.perf_counter(), self._accelerator
         rate = self.settings.rate_at(self.step, self.steps)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
         parts, upcoming = self._parts(self.step), self._parts(self.step + 1)[:1]
         with _seeded(self.settings.seed, self.step, accelerator.process_index, self.trainee.device):
             passes = pairwise([*parts, *(upcoming or [[]])])
             sums = torch.stack([self._backward(part, ahead, part is parts[-1]) for part, ahead in passes]).sum(0)
-        norm = complete(
-            torch.nn.utils.clip_grad_norm_([parameter for _, parameter in self._trained], self.settings.clip)
-        )
-        if not norm.isfinite():  # before it reaches the weights; in all processes alike
+        norm = self._parallel.step(rate)
+        if not norm.isfinite():  # in all processes alike, and before the state on disk is replaced
             raise RewardError(
                 f"Step {self.step + 1} has a gradient that is not finite; begin again with a lower rate, or without "
                 "bfloat16."
             )
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
         self.step += 1
         cost, right, advantage, pairs = accelerator.reduce(sums, reduction="sum").tolist()
         return Report(
@@ -181,14 +166,11 @@ class Trainer:
 
     def _backward(self, part: list[Record], ahead: list[Record], last: bool) -> Tensor:
         """Add one pass's gradients, those of all processes at the last pass; pictures `ahead` are decoded meanwhile."""
-        accelerator = self._accelerator
         self._sights.expect(side for record in [*part, *ahead] for side in record.sides)
-        if self.sharded:
-            synchronise(self._model, now=last)
-        with torch.enable_grad(), nullcontext() if last or self.sharded else accelerator.no_sync(self._model):
-            judged = self._judge(self._model, part)
+        with torch.enable_grad(), self._parallel.accumulate(last=last):
+            judged = self._judge(self._parallel.model, part)
             # processes average their gradients, so that each must count as often as there are processes
-            accelerator.backward(judged.cost * accelerator.num_processes / self.settings.batch)
+            self._parallel.backward(judged.cost * self._accelerator.num_processes / self.settings.batch)
         return torch.stack(judged).detach()
 
     def _judge(self, model: torch.nn.Module, part: Sequence[Record]) -> Judged:

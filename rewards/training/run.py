@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,18 +20,19 @@ from typing import Any
 
 import torch
 
-from rewards.errors import CheckpointError
+from rewards.errors import CheckpointError, RewardError
 from rewards.llava.families import resolve
 from rewards.llava.official import Official
 from rewards.llava.weights import fingerprint as weights_fingerprint
 from rewards.llava.writing import save_official
+from rewards.training import sharding, zero
 from rewards.training.loop import Report, Trainer
 from rewards.training.order import Order, length
+from rewards.training.parallel import Parallel, Replicated
 from rewards.training.records import Record, as_row
 from rewards.training.settings import Settings
-from rewards.training.sharding import is_configured
 from rewards.training.sights import Sights
-from rewards.training.state import FILE, replace_synced
+from rewards.training.state import FILE, difference, replace_synced
 from rewards.training.trainee import Trainee, load_trainee
 
 LOG, DONE = "log.jsonl", "training.json"
@@ -51,7 +52,7 @@ class Run:
         save_every: steps between two states on disk.
         cpu: never take a GPU.
         keep: bytes of pictures that stay in memory: features of a frozen vision tower, pixels for one that is trained.
-        shard: share the weights out among the processes, as a configuration of accelerate with FSDP does, too.
+        shard: share the weights out among the processes, as a configuration of accelerate with FSDP or DeepSpeed does.
     """
 
     records: Sequence[Record]
@@ -88,12 +89,14 @@ def train(run: Run, *, resume: bool = False) -> Iterator[Report]:
     """
     if resume and is_done(run.out):
         return
+    join = _sharing(run)  # what cannot be is said before accelerate fails in its own words
     accelerator = _accelerator(run)
     _claim(run.out, resume=resume)
     trainee, loaded = load_trainee(run.base, run.settings, device=accelerator.device, start=run.start)
     sights = Sights(trainee, loaded.inputs, keep=run.keep)
     try:
-        trainer = _trainer(run, trainee, sights, accelerator)
+        parallel = join(trainee, accelerator)
+        trainer = _trainer(run, trainee, sights, accelerator, parallel)
         if resume:
             trainer.resume(run.out)
         log = _Log(run, accelerator, trainer.step)
@@ -102,10 +105,11 @@ def train(run: Run, *, resume: bool = False) -> Iterator[Report]:
             if report.step % run.save_every == 0 or report.step == run.steps:
                 trainer.save(run.out)
             yield report
-        checkpoint = trainee.official(resolve(run.base))
-        tested = _tested(run, trainer) if accelerator.is_main_process or trainer.sharded else None
+        checkpoint = trainee.official(resolve(run.base), parallel.gather)
+        tested = _tested(run, trainer) if accelerator.is_main_process or parallel.split else None
         if accelerator.is_main_process:
             _finish(run, checkpoint, {**trainer.terms, "test": tested})
+        accelerator.wait_for_everyone()  # who leaves before the first has written may be aborted on the way out
         accelerator.end_training()
     finally:
         sights.close()
@@ -114,13 +118,14 @@ def train(run: Run, *, resume: bool = False) -> Iterator[Report]:
 def check_done(run: Run) -> None:
     """Raise `CheckpointError` unless the finished training in `run.out` is this one."""
     done = json.loads((run.out / DONE).read_text(encoding="utf-8"))
-    terms = {**asdict(run.settings), "steps": run.steps, "base": run.base, "data": fingerprint(run.records)}
-    for name, wanted in json.loads(json.dumps(terms)).items():
-        if name in done and done[name] != wanted:
-            raise CheckpointError(
-                f"The finished training in {run.out} has {name} {done[name]!r}, this one {wanted!r}; choose another "
-                "folder, or begin from it with --init."
-            )
+    terms = {**asdict(run.settings), "steps": run.steps, **_terms(run)}
+    both = done.keys() & terms.keys()
+    if found := difference({name: done[name] for name in both}, {name: terms[name] for name in both}):
+        name, theirs, ours = found
+        raise CheckpointError(
+            f"The finished training in {run.out} has {name} {theirs!r}, this one {ours!r}; choose another folder, or "
+            "begin from it with --init."
+        )
 
 
 def tracks() -> bool:
@@ -138,11 +143,31 @@ def fingerprint(records: Sequence[Record]) -> str:
 
 def _accelerator(run: Run) -> Any:  # noqa: ANN401  accelerate has no types
     from accelerate import Accelerator
+    from accelerate.utils import patch_environment
 
-    is_configured()  # what cannot be is said before accelerate fails in its own words
-    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
-    cpu = run.cpu or not (alone or torch.cuda.is_available())
-    return Accelerator(cpu=cpu, log_with="tensorboard" if tracks() else None, project_dir=str(run.out))
+    cpu = run.cpu or not (_processes() == 1 or torch.cuda.is_available())
+    with patch_environment(**{zero.FLAG: "false"}):  # accelerate would know it on GPUs alone
+        return Accelerator(cpu=cpu, log_with="tensorboard" if tracks() else None, project_dir=str(run.out))
+
+
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _sharing(run: Run) -> Callable[[Trainee, Any], Parallel]:
+    """How processes share the training, as the run or accelerate's configuration has it.
+
+    Raises:
+        RewardError: it cannot be.
+    """
+    config, fsdp = zero.configuration(run.settings), sharding.is_configured()
+    if config is not None and (run.shard or fsdp):
+        raise RewardError("Got --shard beside a configuration of DeepSpeed, which shares weights out itself; take one.")
+    if _processes() == 1:
+        return Replicated
+    if config is not None and zero.stage_of(config) > 0:
+        return lambda trainee, _: zero.Zero(trainee, config)
+    return sharding.Sharded if run.shard or fsdp else Replicated
 
 
 def _claim(out: Path, *, resume: bool) -> None:
@@ -157,15 +182,18 @@ def _claim(out: Path, *, resume: bool) -> None:
         raise CheckpointError(f"{out} cannot be made ({error.strerror}); choose another folder.") from error
 
 
-def _trainer(run: Run, trainee: Trainee, sights: Sights, accelerator: Any) -> Trainer:  # noqa: ANN401
+def _trainer(run: Run, trainee: Trainee, sights: Sights, accelerator: Any, parallel: Parallel) -> Trainer:  # noqa: ANN401
     lengths = [length(record) for record in run.records]
     order = Order(lengths, run.settings.batch, run.steps, run.settings.seed)
-    weights = weights_fingerprint(resolve(run.base))
-    terms: dict[str, object] = {"base": run.base, "base weights": weights, "data": fingerprint(run.records)}
     return Trainer(
-        trainee, sights, run.records, order, run.steps, accelerator=accelerator, sharded=run.shard or is_configured(),
-        terms=terms,
-    )  # fmt: skip
+        trainee, sights, run.records, order, run.steps, accelerator=accelerator, parallel=parallel, terms=_terms(run)
+    )
+
+
+def _terms(run: Run) -> dict[str, object]:
+    """What a training depends on beside settings and steps."""
+    weights = weights_fingerprint(resolve(run.base))
+    return {"base": run.base, "base weights": weights, "data": fingerprint(run.records)}
 
 
 class _Log:

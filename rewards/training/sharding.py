@@ -5,7 +5,7 @@ pictures and has seen other ones before, so that they do not ask for its weights
 """
 
 import os
-from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from rewards.errors import RewardError
 from rewards.llava.decoder import WHOLE, call_whole
+from rewards.training.parallel import Replicated, adam, is_on
+from rewards.training.trainee import Trainee
 
 _OLDEST = (2, 8)  # release of torch whose FSDP2 takes frozen weights of another dtype than trained ones
 
@@ -21,14 +23,9 @@ def is_configured() -> bool:
     """Whether accelerate's configuration asks for FSDP.
 
     Raises:
-        RewardError: it asks for DeepSpeed, or for an FSDP that is not to be had here.
+        RewardError: for one that is not to be had here.
     """
-    if _on("ACCELERATE_USE_DEEPSPEED"):
-        raise RewardError(
-            "Got a configuration of DeepSpeed, which train-reward does not run on; choose FSDP with fsdp_version 2 in "
-            "accelerate config, or pass --shard: weights, gradients and moments are shared out as by ZeRO 3."
-        )
-    if not _on("ACCELERATE_USE_FSDP"):
+    if not is_on("ACCELERATE_USE_FSDP", os.environ):
         return False
     from torch.distributed.fsdp import CPUOffloadPolicy
 
@@ -40,61 +37,63 @@ def is_configured() -> bool:
     return True
 
 
-def shard(model: nn.Module, layers: Iterable[nn.Module], *, frozen: set[nn.Parameter]) -> None:
-    """Share the weights of `model` out among all processes, in place; its parameters are other objects afterwards.
+class Sharded(Replicated):
+    """Several processes with a part of the model each.
 
     Args:
-        model: which is called as a whole.
-        layers: decoder layers in it, each gathered apart.
-        frozen: parameters that stay whole.
+        trainee: the model, changed in place: its parameters are other objects afterwards.
+        accelerator: of accelerate.
 
     Raises:
         RewardError: torch is too old.
     """
+
+    split = True
+
+    def __init__(self, trainee: Trainee, accelerator: Any) -> None:  # noqa: ANN401  accelerate has no types
+        _shard(trainee)
+        self.model = trainee
+        self.trained = list(trainee.trained())
+        self._accelerator, self._clip = accelerator, trainee.settings.clip
+        self._optimizer = adam(self.trained, trainee.settings)
+
+    def accumulate(self, *, last: bool) -> AbstractContextManager[object]:
+        """See `Parallel`."""
+        cast(Any, self.model).set_requires_gradient_sync(last)
+        return nullcontext()
+
+    def _complete(self, tensor: Tensor) -> Tensor:
+        from torch.distributed.tensor import DTensor
+
+        return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+    def _gathered(self, tensor: Tensor) -> Tensor:
+        full = self._complete(tensor)
+        if full is tensor:
+            return tensor
+        return full.cpu() if torch.distributed.get_rank() == 0 else full.new_empty(0)
+
+    def _like(self, tensor: Tensor, parameter: nn.Parameter) -> Tensor:
+        from torch.distributed.tensor import DTensor, distribute_tensor
+
+        tensor = tensor.to(parameter.device)
+        if not isinstance(parameter, DTensor):
+            return tensor
+        return distribute_tensor(tensor, parameter.device_mesh, parameter.placements)
+
+
+def _shard(trainee: Trainee) -> None:
+    """Share the weights out among all processes; each decoder layer is gathered apart."""
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     if tuple(int(number) for number in torch.__version__.split(".")[:2]) < _OLDEST:
         raise RewardError(f"Sharing weights out needs torch 2.8, this is {torch.__version__}; upgrade it.")
     freed = bool(_plugin().reshard_after_forward) if is_configured() else True
-    for layer in layers:
+    for layer in trainee.layers:
         call_whole(layer)
         fully_shard(layer, reshard_after_forward=freed)
         register_fsdp_forward_method(layer, WHOLE)
-    fully_shard(model, ignored_params=frozen)
-
-
-def synchronise(model: nn.Module, *, now: bool) -> None:
-    """Whether the next backward pass adds up the gradients of all processes; otherwise each keeps its own."""
-    cast(Any, model).set_requires_gradient_sync(now)
-
-
-def complete(tensor: Tensor) -> Tensor:
-    """A tensor put together in every process, all of which must ask; one that is not shared out is given back."""
-    from torch.distributed.tensor import DTensor
-
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def gathered(tensor: Tensor) -> Tensor:
-    """As `complete`, but on the CPU of the first process alone; of a shared tensor the others keep nothing."""
-    full = complete(tensor)
-    if full is tensor:
-        return tensor
-    return full.cpu() if torch.distributed.get_rank() == 0 else full.new_empty(0)
-
-
-def like(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """A whole tensor shared out as `parameter` is, on its device."""
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
-    tensor = tensor.to(parameter.device)
-    if not isinstance(parameter, DTensor):
-        return tensor
-    return distribute_tensor(tensor, parameter.device_mesh, parameter.placements)
-
-
-def _on(name: str) -> bool:
-    return os.environ.get(name, "false").lower() == "true"
+    fully_shard(trainee, ignored_params=set(trainee.frozen_tower.values()))
 
 
 def _plugin() -> Any:  # noqa: ANN401  accelerate has no types

@@ -6,18 +6,15 @@ all there is to keep.
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rewards.errors import CheckpointError
-from rewards.training.sharding import gathered, like
 
 FILE = "training.safetensors"
-_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 @dataclass(frozen=True)
@@ -31,22 +28,6 @@ class State:
 
     step: int
     tensors: dict[str, Tensor]
-
-
-def state_of(step: int, trained: Iterable[tuple[str, nn.Parameter]], optimizer: torch.optim.Optimizer) -> State:
-    """The state after `step` steps; where weights are shared out, every process must ask, and the first is answered.
-
-    Args:
-        step: how many steps are done.
-        trained: names and values of what is trained.
-        optimizer: of these.
-    """
-    tensors: dict[str, Tensor] = {}
-    for name, parameter in trained:
-        tensors[f"weight.{name}"] = gathered(parameter.detach())
-        for moment, tensor in optimizer.state.get(parameter, {}).items():
-            tensors[f"{moment}.{name}"] = gathered(tensor)
-    return State(step, tensors)
 
 
 def save_state(folder: Path, state: State, terms: Mapping[str, object]) -> None:
@@ -77,26 +58,22 @@ def load_state(folder: Path, terms: Mapping[str, object]) -> State | None:
         step, recorded = int(about["step"]), json.loads(about["terms"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); begin again in another folder.") from error
-    wanted = json.loads(json.dumps(terms))
-    for name in sorted(recorded.keys() | wanted.keys()):
-        if recorded.get(name) != wanted.get(name):
-            raise CheckpointError(
-                f"The training in {folder} has {name} {recorded.get(name)!r}, this one {wanted.get(name)!r}; go on "
-                "with what it began with, or begin again in another folder."
-            )
+    if found := difference(recorded, terms):
+        name, theirs, ours = found
+        raise CheckpointError(
+            f"The training in {folder} has {name} {theirs!r}, this one {ours!r}; go on with what it began with, or "
+            "begin again in another folder."
+        )
     return State(step, tensors)
 
 
-def restore(state: State, trained: Iterable[tuple[str, nn.Parameter]], optimizer: torch.optim.Optimizer) -> None:
-    """Put weights and moments back."""
-    with torch.no_grad():
-        for name, parameter in trained:
-            parameter.copy_(like(state.tensors[f"weight.{name}"], parameter))
-            moments = {key: state.tensors[f"{key}.{name}"] for key in _MOMENTS if f"{key}.{name}" in state.tensors}
-            if moments:
-                optimizer.state[parameter] = {
-                    key: tensor if key == "step" else like(tensor, parameter) for key, tensor in moments.items()
-                }
+def difference(recorded: Mapping[str, object], terms: Mapping[str, object]) -> tuple[str, object, object] | None:
+    """The first of the terms that are recorded as others: name, what is recorded, what it is now; None if all agree."""
+    wanted = json.loads(json.dumps(terms))
+    for name in sorted(recorded.keys() | wanted.keys()):
+        if recorded.get(name) != wanted.get(name):
+            return name, recorded.get(name), wanted.get(name)
+    return None
 
 
 def replace_synced(part: Path, path: Path) -> None:

@@ -1,6 +1,6 @@
 """The model in training: a base model, a head, and low-rank matrices (peft) or the model's own weights that move."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +20,6 @@ from rewards.llava.official import PROJECTORS, Official, RewardConfig, apply, ch
 from rewards.llava.scoring import Scorer, distinct
 from rewards.llava.weights import read_json
 from rewards.training.settings import Settings
-from rewards.training.sharding import gathered, shard
 
 SKIPCA = ("W_q", "W_k", "W_v")
 _CLIP = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
@@ -35,6 +34,9 @@ class Trainee(nn.Module):
         pad_id: fills a batch.
         family: name of the backbone's family.
         settings: of the training.
+
+    Attributes:
+        frozen_tower: names and values of what of the vision tower is not trained: nothing where the tower is.
     """
 
     def __init__(self, backbone: Backbone, head: PublishedHead, pad_id: int, family: str, settings: Settings) -> None:
@@ -48,6 +50,9 @@ class Trainee(nn.Module):
         for name, parameter in self.backbone.named_parameters():
             if moves(name, settings):
                 parameter.requires_grad_().data = parameter.data.float()
+        named = self.backbone.named_parameters()
+        tower = {name: value for name, value in named if is_tower(name) and not is_projector(name)}
+        self.frozen_tower: Mapping[str, nn.Parameter] = {} if settings.tower else tower
         if settings.checkpointing:
             checkpoint_layers(backbone)
 
@@ -66,11 +71,10 @@ class Trainee(nn.Module):
         """What the vision tower gives for each picture."""
         return self._scorer.backbone.features(pictures)
 
-    def shard(self) -> None:
-        """Share the weights out among all processes; what is `trained` are other objects afterwards."""
-        named = dict(self.backbone.named_parameters())
-        tower = {value for name, value in named.items() if _is_tower(name) and not is_projector(name)}
-        shard(self, self._scorer.backbone.layers, frozen=set() if self.settings.tower else tower)
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """Of the decoder."""
+        return self._scorer.backbone.layers
 
     def trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and values of what is trained, in the order of the names."""
@@ -97,21 +101,24 @@ class Trainee(nn.Module):
                 weights[name].copy_(tensor)
         self.head.load_state_dict(checkpoint.head)
 
-    def official(self, folder: Path) -> Official:
-        """What is trained, as a checkpoint that `save_official` writes; `folder` holds the base model.
+    def official(self, folder: Path, gather: Callable[[nn.Parameter], Tensor] = torch.Tensor.detach) -> Official:
+        """What is trained, as a checkpoint that `save_official` writes.
 
-        Where weights are shared out, every process must ask, and the first one is answered.
+        Args:
+            folder: holds the base model.
+            gather: gives all of a parameter, where processes hold parts.
         """
         head, ours = self.head, self.settings
-        parts = ((name, value) for name, value in self.backbone.named_parameters() if ours.full or is_projector(name))
+        named = {**dict(self.backbone.named_parameters()), **self.frozen_tower}  # which may be hidden
+        parts = {name: value for name, value in named.items() if ours.full or is_projector(name)}
         mode, outputs = "masked" if head.skipca else "", head.value_head.out_features
         return Official(
             folder=folder,
             family=family_of(read_json(folder / "config.json")),
             settings=RewardConfig(head.skipca, ours.tau, ours.loss == "gpm", outputs, mode),
-            head={name: gathered(value.data) for name, value in head.named_parameters()},
-            projector={name: gathered(value.data) for name, value in parts},
-            lora={name: (gathered(down), gathered(up)) for name, (down, up) in _low_rank(self.backbone).items()},
+            head={name: gather(value) for name, value in head.named_parameters()},
+            projector={name: gather(value) for name, value in parts.items()},
+            lora={name: (gather(down), gather(up)) for name, (down, up) in _low_rank(self.backbone).items()},
             scale=1.0 if ours.full else ours.alpha / ours.rank,
             targets=self.targets,
             full=ours.full,
@@ -167,7 +174,7 @@ def moves(name: str, settings: Settings) -> bool:
         return True
     if is_projector(name):
         return settings.projector and not settings.lora_only
-    return settings.full and (settings.tower or not _is_tower(name))
+    return settings.full and (settings.tower or not is_tower(name))
 
 
 def _begin(start: Official, backbone: Backbone, settings: Settings) -> None:
@@ -204,7 +211,7 @@ def _adapt(backbone: Backbone, family: str, settings: Settings) -> tuple[str, ..
     return tuple(sorted({name.rpartition(".")[2] for name in names})) if family == "phi3v" else tuple(names)
 
 
-def _check_start(checkpoint: Official, head: nn.Module, low: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+def _check_start(checkpoint: Official, head: nn.Module, low: Mapping[str, tuple[nn.Parameter, nn.Parameter]]) -> None:
     """Raise `CheckpointError` unless head and matrices of `checkpoint` have the shapes of the training's."""
     if checkpoint.full or not checkpoint.lora:
         raise CheckpointError(
@@ -234,14 +241,14 @@ def _in_tower(name: str) -> bool:
     return tower and (name.rpartition(".")[2] in _CLIP or "visual.blocks." in name)
 
 
-def _is_tower(name: str) -> bool:
+def is_tower(name: str) -> bool:
     """Whether a parameter belongs to a vision tower; those of projectors are asked for before."""
     return any(f".{part}" in f".{name}" for part in ("img_processor.", "vision_tower.", "visual."))
 
 
-def _low_rank(module: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+def _low_rank(module: nn.Module) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
     """Matrices (A, B) by the names of the layers they stand beside."""
-    halves: dict[str, dict[str, Tensor]] = {}
+    halves: dict[str, dict[str, nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
         owner, found, half = plain(name).partition(".lora_")
         if found:

@@ -1,10 +1,12 @@
 """Two processes on the CPU train the same model as one, each with all of its weights or with a part of them."""
 
+import json
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 
@@ -19,10 +21,15 @@ from rewards.training.records import write_records
 from rewards.training.run import DONE, LOG, Run, train
 from rewards.training.settings import Settings
 from rewards.training.state import FILE
+from rewards.training.zero import configuration
+from tests.rewards.llava.cases import qwen_base
 from tests.rewards.training.world import misaligned, small
 
 STEPS = 20
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+ZERO = {"ACCELERATE_USE_DEEPSPEED": "true"}
+SPLIT = {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0, "reduce_bucket_size": "auto"}}
+needs_deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs deepspeed")
 
 
 def free_port() -> str:
@@ -55,6 +62,12 @@ def two(tmp_path: Path, arguments: Sequence[str], environment: Mapping[str, str]
     return errors
 
 
+def split(folder: Path) -> str:
+    """A file of DeepSpeed's, which shares out the smallest weights too."""
+    (folder / "split.json").write_text(json.dumps(SPLIT))
+    return str(folder / "split.json")
+
+
 def weights(out: Path) -> dict[str, Tensor]:
     """All of a checkpoint."""
     read = read_official(out)
@@ -70,12 +83,35 @@ def weights(out: Path) -> dict[str, Tensor]:
         (["--shard"], {}, {}),
         (["--shard", "--full", "--tower", "--checkpointing"], {}, {"full": True, "tower": True}),
         (["--full"], FSDP, {"full": True}),
+        *(
+            pytest.param([], {**ZERO, "ACCELERATE_DEEPSPEED_ZERO_STAGE": stage}, {}, marks=needs_deepspeed)
+            for stage in "012"
+        ),
+        pytest.param([], {**ZERO, "ACCELERATE_DEEPSPEED_CONFIG_FILE": "split.json"}, {}, marks=needs_deepspeed),
+        pytest.param(
+            ["--full", "--tower", "--checkpointing"],
+            {**ZERO, "ACCELERATE_DEEPSPEED_CONFIG_FILE": "split.json"},
+            {"full": True, "tower": True},
+            marks=needs_deepspeed,
+        ),
     ],
-    ids=["whole", "shared", "shared full tower", "accelerate full"],
+    ids=[
+        "whole",
+        "shared",
+        "shared full tower",
+        "accelerate full",
+        "zero 0",
+        "zero 1",
+        "zero 2",
+        "zero 3",
+        "zero 3 full tower",
+    ],
 )
 def test_two_processes_end_where_one_does(
     tmp_path: Path, arguments: list[str], environment: dict[str, str], changes: dict[str, object]
 ) -> None:
+    if "ACCELERATE_DEEPSPEED_CONFIG_FILE" in environment:
+        environment = {**environment, "ACCELERATE_DEEPSPEED_CONFIG_FILE": split(tmp_path)}
     pairs, test = misaligned(tmp_path / "data", 6, 0), misaligned(tmp_path / "test", 3, 1)
     write_records(tmp_path / "data.jsonl", pairs)
     write_records(tmp_path / "test.jsonl", test)
@@ -92,24 +128,54 @@ def test_two_processes_end_where_one_does(
 
 
 @pytest.mark.slow
-def test_shared_weights_go_on_from_the_state_of_one_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "sharing",
+    ["fsdp", pytest.param("2", marks=needs_deepspeed), pytest.param("3", marks=needs_deepspeed)],
+    ids=["shared", "zero 2", "zero 3"],
+)
+def test_shared_weights_go_on_from_the_state_of_one_process(tmp_path: Path, sharing: str) -> None:
     """The state on disk holds whole tensors."""
+    environment = {
+        "fsdp": {},
+        "2": {**ZERO, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"},
+        "3": {**ZERO, "ACCELERATE_DEEPSPEED_CONFIG_FILE": split(tmp_path)},
+    }[sharing]
     pairs, out = misaligned(tmp_path / "data", 6, 0), tmp_path / "two"
     write_records(tmp_path / "data.jsonl", pairs)
     run = Run(pairs, "embedded", out, settings_of(), save_every=6)
     list(islice(train(run), 7))
     assert (out / FILE).is_file()
-    two(tmp_path, ["--shard", "--resume"], {})
+    two(tmp_path, ["--resume", *(["--shard"] if sharing == "fsdp" else [])], environment)
     list(train(Run(pairs, "embedded", tmp_path / "one", settings_of())))
     found = weights(out)
     for name, value in weights(tmp_path / "one").items():
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["fsdp", pytest.param("3", marks=needs_deepspeed)], ids=["shared", "zero 3"])
+def test_a_projector_inside_a_frozen_tower_is_shared_out_too(tmp_path: Path, stage: str) -> None:
+    """Qwen's: the tower runs in each process apart, its merger in all of them together."""
+    pairs, base = misaligned(tmp_path / "data", 6, 0), qwen_base(tmp_path)
+    write_records(tmp_path / "data.jsonl", pairs)
+    environment = {} if stage == "fsdp" else {**ZERO, "ACCELERATE_DEEPSPEED_CONFIG_FILE": split(tmp_path)}
+    sharing = ["--shard"] if stage == "fsdp" else []
+    two(tmp_path, ["--base", str(base), "--steps", "3", "--full", *sharing], environment)
+    list(train(Run(pairs, str(base), tmp_path / "one", settings_of(steps=3, full=True))))
+    found = weights(tmp_path / "two")
+    for name, value in weights(tmp_path / "one").items():
+        if not name.endswith("k_proj.bias"):  # whose gradient is nothing but rounding
+            torch.testing.assert_close(found[name], value, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
-        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed, which train-reward does not run on; choose FSDP"),
+        (
+            {**ZERO, "ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "cpu"},
+            "Got offload_optimizer in DeepSpeed's configuration; expected none",
+        ),
+        ({**ZERO, "ACCELERATE_DEEPSPEED_CONFIG_FILE": "/nowhere.json"}, "DeepSpeed's configuration cannot be read"),
         ({**FSDP, "FSDP_VERSION": "1"}, "Got fsdp_version 1; expected 2"),
         ({**FSDP, "FSDP_OFFLOAD_PARAMS": "true"}, "Got fsdp_offload_params true; expected false"),
     ],
@@ -121,3 +187,36 @@ def test_other_ways_of_sharing_are_refused(
         monkeypatch.setenv(name, value)
     with pytest.raises(RewardError, match=said):
         next(train(Run(misaligned(tmp_path, 1, 0), "embedded", tmp_path / "out", small())))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"optimizer": {"type": "Adam"}}, "Got optimizer .* train-reward has AdamW with --rate and --weight-decay"),
+        ({"scheduler": {"type": "WarmupLR"}}, "Got scheduler .* train-reward has a cosine with --warmup"),
+        ({"bf16": {"enabled": True}}, "Got bf16 .* pass --bf16"),
+        ({"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}}}, "Got offload_param .* take more"),
+    ],
+)
+def test_what_deepspeed_is_not_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object], said: str
+) -> None:
+    file = tmp_path / "zero.json"
+    file.write_text(json.dumps({"zero_optimization": {"stage": 2}, **changes}))
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(file))
+    with pytest.raises(RewardError, match=said):
+        configuration(small())
+
+
+@needs_deepspeed
+def test_what_a_step_is_the_settings_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "zero.json"
+    asked = {"train_batch_size": 64, "gradient_accumulation_steps": 8, "gradient_clipping": "auto", **SPLIT}
+    file.write_text(json.dumps(asked))
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(file))
+    found = configuration(small(batch=4, clip=0.5))
+    assert found is not None
+    assert (found["train_batch_size"], found["gradient_accumulation_steps"], found["gradient_clipping"]) == (4, 1, 0.5)
+    assert found["zero_optimization"] == {"stage": 3, "stage3_param_persistence_threshold": 0}
