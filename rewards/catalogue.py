@@ -121,8 +121,7 @@ CATALOGUE: dict[str, Entry] = {
         "unstated; the embedded model Apache-2.0",
         "embedded, or that of its base model",
         differentiable=True,
-        checked="recorded numbers of the official code on tiny models of every family; the embedded model, which alone "
-        "has gradients, as a whole",
+        checked="recorded numbers of the official code on tiny models of every family; the embedded model as a whole",
         references=(
             "Multimodal LLMs as customized reward models for text-to-image generation, ICCV 2025, arXiv:2507.21391",
             "hf.co/smz8599/LLaVA-Reward",

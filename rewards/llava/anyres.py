@@ -12,6 +12,7 @@ from PIL import Image
 
 from rewards.llava.backbone import Picture
 from rewards.llava.normalise import Normalise
+from rewards.llava.soft import AnyImage, framed
 
 Size = tuple[int, int]  # (height, width)
 
@@ -37,7 +38,7 @@ def fitted(size: Size, into: Size) -> Size:
     return into[0], min(math.ceil(size[1] * scales[0]), into[1])
 
 
-def anyres(image: Image.Image, *, tile: int, resolutions: Sequence[Sequence[int]], normalise: Normalise) -> Picture:
+def anyres(image: AnyImage, *, tile: int, resolutions: Sequence[Sequence[int]], normalise: Normalise) -> Picture:
     """The whole picture squeezed into one tile, then the tiles of the best resolution, row by row, black around.
 
     Args:
@@ -56,23 +57,22 @@ def anyres(image: Image.Image, *, tile: int, resolutions: Sequence[Sequence[int]
     return Picture(torch.stack([normalise(part) for part in (whole, *parts)]), size)
 
 
-def _framed(image: Image.Image, size: Size, best: Size) -> Image.Image:
+def _framed(image: AnyImage, size: Size, best: Size) -> AnyImage:
     """The picture at `size` with margins that bring it to `best`, one pixel short where they are odd.
 
     The processor that LLaVA-Reward was trained with rounds both margins down.
     """
     top, left = ((full - side) // 2 for full, side in zip(best, size, strict=True))
-    canvas = Image.new("RGB", (size[1] + 2 * left, size[0] + 2 * top))
-    canvas.paste(image.resize(size[::-1], Image.Resampling.BICUBIC), (left, top))
-    return canvas
+    resized = image.resize(size[::-1], Image.Resampling.BICUBIC)
+    return framed(resized, (size[1] + 2 * left, size[0] + 2 * top), (left, top), 0)
 
 
-def _box(corner: tuple[int, int], tile: int, canvas: Image.Image) -> tuple[int, int, int, int]:
+def _box(corner: tuple[int, int], tile: int, canvas: AnyImage) -> tuple[int, int, int, int]:
     left, top = corner
     return left, top, min(left + tile, canvas.width), min(top + tile, canvas.height)
 
 
-def _squared(part: Image.Image, tile: int) -> Image.Image:
+def _squared(part: AnyImage, tile: int) -> AnyImage:
     """A tile that is one pixel short, enlarged to fit and cut, as that processor does."""
     short = min(part.size)
     if part.size == (tile, tile):

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
+
+from rewards.llava.soft import AnyImage
 
 Foreign: TypeAlias = Any  # an object of transformers, which has no types
 
@@ -120,8 +121,8 @@ class Inputs(Protocol):
         """The id that fills a batch."""
         ...
 
-    def picture(self, image: Image.Image) -> Picture:
-        """The picture, preprocessed on the CPU in float32."""
+    def picture(self, image: AnyImage) -> Picture:
+        """The picture, preprocessed in float32 where it lies."""
         ...
 
     def text(self, prompt: str) -> str:

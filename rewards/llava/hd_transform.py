@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from rewards.errors import ImageError
 from rewards.llava.backbone import Picture
 from rewards.llava.normalise import Normalise, tiles
+from rewards.llava.soft import AnyImage, framed
 
 CROP = 336
 
@@ -27,7 +28,7 @@ def hd_size(width: int, height: int, num_crops: int) -> tuple[int, int, int]:
     return wide, high, math.ceil(high / CROP) * CROP
 
 
-def hd_transform(image: Image.Image, *, num_crops: int, normalise: Normalise | None = None) -> Picture:
+def hd_transform(image: AnyImage, *, num_crops: int, normalise: Normalise | None = None) -> Picture:
     """The whole picture (padded, squeezed square), then its crops row by row.
 
     A picture is enlarged until `num_crops` would be exceeded and padded with white above and below; one that is higher
@@ -50,8 +51,8 @@ def hd_transform(image: Image.Image, *, num_crops: int, normalise: Normalise | N
         raise ImageError(
             f"Got a picture of {image.width} x {image.height} pixels, too thin for crops of {CROP}; cut it to a part."
         )
-    canvas = Image.new("RGB", (wide, full), (255, 255, 255))
-    canvas.paste(image.resize((wide, high), Image.Resampling.BILINEAR), (0, (full - high) // 2))
+    resized = image.resize((wide, high), Image.Resampling.BILINEAR)
+    canvas = framed(resized, (wide, full), (0, (full - high) // 2), 255)
     if upright:
         canvas = canvas.transpose(Image.Transpose.TRANSPOSE)
     pixels = (normalise or Normalise())(canvas)  # (3, H, W)

@@ -15,6 +15,7 @@ from rewards.errors import ImageError, RewardError
 from rewards.llava import anyres, hd_transform, phi3v, qwen, qwen_resize
 from rewards.llava.backbone import Foreign, Picture
 from rewards.llava.normalise import Normalise
+from rewards.llava.soft import AnyImage
 
 _PHI_SLOT = re.compile(r"<\|image_\d+\|>")
 NUM_CROPS = 16
@@ -56,7 +57,7 @@ class PhiInputs:
         """Fills a batch."""
         return int(self.tokenizer.pad_token_id)
 
-    def picture(self, image: Image.Image) -> Picture:
+    def picture(self, image: AnyImage) -> Picture:
         """Whole and crops of 336 pixels."""
         return hd_transform.hd_transform(image, num_crops=self.num_crops, normalise=self.normalise)
 
@@ -85,7 +86,7 @@ class QwenInputs:
         """Fills a batch."""
         return int(self.tokenizer.pad_token_id)
 
-    def picture(self, image: Image.Image) -> Picture:
+    def picture(self, image: AnyImage) -> Picture:
         """Patches, after both resizes."""
         return qwen_resize.qwen_picture(image, limits=self.limits, normalise=self.normalise)
 
@@ -113,7 +114,7 @@ class LlavaInputs:
 
     tokenizer: Foreign
     image_id: int
-    see: Callable[[Image.Image], Picture]
+    see: Callable[[AnyImage], Picture]
     count: Callable[[Picture], int]
     template: str = ""
 
@@ -123,7 +124,7 @@ class LlavaInputs:
         tokenizer = self.tokenizer
         return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 
-    def picture(self, image: Image.Image) -> Picture:
+    def picture(self, image: AnyImage) -> Picture:
         """Whole and tiles, or one crop."""
         return self.see(image)
 
@@ -149,7 +150,7 @@ def llava_next_inputs(tokenizer: Foreign, config: dict[str, Any], settings: dict
             "Got vision_feature_select_strategy 'full'; expected 'default', which LLaVA-v1.6 was released with."
         )
 
-    def see(image: Image.Image) -> Picture:
+    def see(image: AnyImage) -> Picture:
         return anyres.anyres(image, tile=tile, resolutions=resolutions, normalise=normalise)
 
     def count(picture: Picture) -> int:
@@ -175,7 +176,7 @@ def llava_inputs(tokenizer: Foreign, config: dict[str, Any], settings: dict[str,
     )
 
 
-def middle(image: Image.Image, size: int, normalise: Normalise) -> Picture:
+def middle(image: AnyImage, size: int, normalise: Normalise) -> Picture:
     """The picture with its shorter side at `size` pixels (bicubic), and the middle of the longer one."""
     image = image.convert("RGB")
     original = image.height, image.width

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
+
+from rewards.llava.soft import AnyImage, SoftImage
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -22,8 +23,11 @@ class Normalise:
     mean: Sequence[float] = CLIP_MEAN
     std: Sequence[float] = CLIP_STD
 
-    def __call__(self, image: Image.Image) -> Tensor:
+    def __call__(self, image: AnyImage) -> Tensor:
         """An RGB picture as (3, H, W) float32."""
+        if isinstance(image, SoftImage):
+            middle, spread = (image.pixels.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
+            return (image.pixels - middle) / spread
         pixels, table = np.array(image, np.uint8), _table(tuple(self.mean), tuple(self.std))
         numbers = np.empty(pixels.shape, np.float32)  # (H, W, 3)
         for channel, values in enumerate(table):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rewards.llava.backbone import Inputs, Picture
 from rewards.llava.batches import Row
+from rewards.llava.soft import SoftImage
 
 _WORKERS = 4
 
@@ -46,6 +47,20 @@ def prepared(
             ahead = submit(following)
             seen = [(pictures[id(images[number])], prompts[number]) for number in numbers]
             yield Window(numbers, [Row(picture, inputs.ids(prompt, picture)) for picture, prompt in seen])
+
+
+def with_gradient(inputs: Inputs, image: Image.Image, pixels: Tensor) -> Picture:
+    """The picture that `inputs` make of `image`, with the gradient of what they make of the same in floating point.
+
+    That is straight-through (Bengio et al., arXiv:1308.3432): a score is the same with and without a gradient.
+
+    Args:
+        inputs: of a backbone.
+        image: in eight bits.
+        pixels: (3, H, W) in [0, 1], which the gradient goes to.
+    """
+    exact, soft = inputs.picture(image), inputs.picture(SoftImage(pixels.float())).pixels
+    return replace(exact, pixels=exact.pixels.to(soft.device) + (soft - soft.detach()))
 
 
 def by_picture(images: Sequence[Image.Image], size: int) -> list[list[int]]:

@@ -13,13 +13,13 @@ from rewards.errors import RewardError, ScoreError
 from rewards.fingerprints import fingerprint
 from rewards.llava import weights
 from rewards.llava.backbone import Inputs
-from rewards.llava.batches import MicroBatches
+from rewards.llava.batches import MicroBatches, Row
 from rewards.llava.decoder import device_of
 from rewards.llava.heads import win_probabilities
 from rewards.llava.official import Official
 from rewards.llava.pictures import as_pictures
-from rewards.llava.preparing import by_picture, in_order, prepared, reunited
-from rewards.llava.scoring import Scorer
+from rewards.llava.preparing import by_picture, in_order, prepared, reunited, with_gradient
+from rewards.llava.scoring import Scorer, distinct
 from rewards.preferences import borda
 
 _BATCH, _BATCH_CPU = 16, 1  # pictures in one pass
@@ -32,7 +32,7 @@ class PublishedReward:
     Bradley-Terry and classification heads give absolute scores: one for each picture and prompt, whatever else is in
     the call (unless the scorer is `official` and the batch size above 1). A general-preference head gives none: here
     the score of a picture is then the mean probability with which it is preferred to the others of the same prompt in
-    the same call, and `absolute` is False.
+    the same call, and `absolute` is False. Images that require a gradient get one (`preparing.with_gradient`).
 
     Args:
         checkpoint: what was read from disk.
@@ -49,6 +49,7 @@ class PublishedReward:
     """
 
     name = "llava-reward"
+    differentiable = True
 
     def __init__(
         self,
@@ -113,6 +114,8 @@ class PublishedReward:
         """
         pictures = as_pictures(images)
         check_prompts(prompts, len(pictures), allow_empty=self.allow_empty)
+        if isinstance(images, Tensor) and images.requires_grad and torch.is_grad_enabled():
+            return self.checked(self._differentiable(images, pictures, prompts)).to(images.device)
         windows = windows_of([self], pictures)
         parts = [self.batches(window.rows) for window in prepared(self.inputs, pictures, prompts, windows)]
         outputs = self.checked(reunited(windows, parts))
@@ -159,6 +162,18 @@ class PublishedReward:
             (N, M) float32.
         """
         return win_probabilities(outputs, self.tau, others=others)
+
+    def _differentiable(self, images: Tensor, pictures: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
+        """Outputs (N, d) of the head with the gradient of `images`, in passes of the usual size, in their order."""
+        device = device_of(self.scorer.head)
+        seen = [
+            with_gradient(self.inputs, picture, pixels.to(device))
+            for picture, pixels in zip(pictures, images, strict=True)
+        ]
+        rows = [Row(picture, self.inputs.ids(prompt, picture)) for picture, prompt in zip(seen, prompts, strict=True)]
+        parts = [[rows[number] for number in numbers] for numbers in in_order(len(rows), self.batches.size)]
+        features = self.scorer.backbone.features
+        return torch.cat([self.scorer.outputs(part, features(distinct(part))).float() for part in parts])
 
     def _against_others(self, outputs: Tensor, prompts: Sequence[str]) -> Tensor:
         scores = torch.empty(len(outputs), device=outputs.device)

@@ -11,6 +11,7 @@ from torch import Tensor
 from rewards.errors import ImageError
 from rewards.llava.backbone import Picture
 from rewards.llava.normalise import Normalise
+from rewards.llava.soft import AnyImage, SoftImage
 
 PATCH, MERGE, TIME = 14, 2, 2
 FACTOR = PATCH * MERGE
@@ -36,9 +37,7 @@ def smart_size(height: int, width: int, limits: tuple[int, int], factor: int = F
     return high, wide
 
 
-def qwen_picture(
-    image: Image.Image, *, limits: tuple[int, int] = LIMITS, normalise: Normalise | None = None
-) -> Picture:
+def qwen_picture(image: AnyImage, *, limits: tuple[int, int] = LIMITS, normalise: Normalise | None = None) -> Picture:
     """The picture as patches, cell by cell of 2 x 2.
 
     Args:
@@ -46,7 +45,7 @@ def qwen_picture(
         limits: smallest and largest area in pixels after the second resize.
         normalise: mean and deviation, CLIP's by default.
     """
-    image = flat(image)
+    image = image if isinstance(image, SoftImage) else flat(image)
     for bounds in (FIRST_LIMITS, limits):
         high, wide = smart_size(image.height, image.width, bounds)
         image = image.resize((wide, high), Image.Resampling.BICUBIC)

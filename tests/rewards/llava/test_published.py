@@ -68,7 +68,7 @@ def test_by_default_a_batch_scores_as_the_official_code_scores_one_by_one(load: 
 
 @pytest.mark.parametrize("name", ["phi3v.bt_ca.single.crops1", "phi3v.cls.cls3.crops4", "llava.bt.single"])
 def test_it_keeps_the_contract(load: Any, name: str) -> None:
-    check_reward(load(name))
+    check_reward(load(name), differentiable=True)
 
 
 def test_a_general_preference_head_keeps_the_contract_within_a_prompt(load: Any) -> None:
