@@ -113,6 +113,9 @@ def _optimisation(p: Parser) -> None:
         metavar="MIB",
         help="of pictures that stay in memory (default: %(default)s)",
     )
+    p.add_argument(
+        "--tracker", metavar="NAME", help="of accelerate, such as wandb, or none (default: tensorboard if installed)"
+    )
     p.add_argument("--shard", action="store_true", help="share the weights out among the processes (FSDP)")
     p.add_argument("--cpu", action="store_true", help="never take a GPU")
 
@@ -147,7 +150,7 @@ def _main(arguments: argparse.Namespace) -> int:
     run = Run(
         records, arguments.base, arguments.out, settings, test=test, start=_start(arguments.init),
         save_every=arguments.save_every, cpu=arguments.cpu, keep=arguments.keep << 20,
-        shard=arguments.shard,
+        shard=arguments.shard, tracker=arguments.tracker,
     )  # fmt: skip
     if arguments.base == "embedded":
         one_thread()
@@ -258,9 +261,9 @@ def _train(run: Run, *, resume: bool) -> None:
     """Train with a bar on stderr: loss, accuracy and margin of late, learning rate, steps a second, time left."""
     from tqdm import tqdm
 
-    from rewards.training.run import tracks, train
+    from rewards.training.run import tracker_of, train
 
-    if not tracks():
+    if run.tracker is None and tracker_of(None) is None:
         _say(f"the log is {run.out / 'log.jsonl'} alone; for TensorBoard: pip install tensorboard.")
     late: Report | None = None
     with tqdm(total=run.steps, unit="step", dynamic_ncols=True, disable=not _is_first()) as bar:

@@ -1,6 +1,7 @@
 """train-reward as it is typed."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,8 @@ def test_mismatched_prompts_are_written_as_pairs(tmp_path: Path) -> None:
         (["--loss", "gpm", "--dim", "3"], "expected an even number"),
         (["--data", "none.parquet"], "expected a .json, .jsonl or .csv file"),
         (["--base", "nowhere"], "There is no folder 'nowhere'"),
+        (["--tracker", "guestbook"], "Got tracker 'guestbook'; expected none, aim, "),
+        (["--tracker", "dvclive"], "The tracker dvclive is not installed"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(
@@ -139,3 +142,15 @@ def test_base_and_out_are_needed_to_train(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as end:
         main(["--data", str(data_of(tmp_path)), "--out", str(tmp_path / "out")])
     assert end.value.code == 2
+
+
+@pytest.mark.filterwarnings("default")  # of TensorBoard's own
+@pytest.mark.parametrize("tracker", [None, "none"])
+def test_tensorboard_tracks_where_it_is_installed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tracker: str | None
+) -> None:
+    out, there = tmp_path / "out", find_spec("tensorboard") is not None
+    asked = ["--data", str(data_of(tmp_path)), "--out", str(out), *QUICK]
+    assert main([*asked, *(["--tracker", tracker] if tracker else [])]) == 0
+    assert bool(list(out.rglob("events.out.tfevents*"))) == (tracker is None and there)
+    assert ("pip install tensorboard" in capsys.readouterr().err) == (tracker is None and not there)

@@ -14,7 +14,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +51,7 @@ class Run:
         save_every: steps between two states on disk.
         cpu: never take a GPU.
         keep: bytes of pictures that stay in memory: features of a frozen vision tower, pixels for one that is trained.
+        tracker: of accelerate beside the log, such as "wandb", or "none"; if None, TensorBoard where it is installed.
         shard: share the weights out among the processes, as a configuration of accelerate with FSDP or DeepSpeed does.
     """
 
@@ -64,6 +64,7 @@ class Run:
     save_every: int = 100
     cpu: bool = False
     keep: int = 1 << 30
+    tracker: str | None = None
     shard: bool = False
 
     @property
@@ -128,9 +129,25 @@ def check_done(run: Run) -> None:
         )
 
 
-def tracks() -> bool:
-    """Whether TensorBoard is there to track with; the log in log.jsonl always is."""
-    return find_spec("tensorboard") is not None
+def tracker_of(name: str | None) -> str | None:
+    """What accelerate tracks with: what was asked for, else TensorBoard where it is installed; None: the log alone.
+
+    Raises:
+        RewardError: there is no such tracker, or it is not installed.
+    """
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    there = [str(tracker) for tracker in get_available_trackers()]
+    if name is None:
+        return "tensorboard" if "tensorboard" in there else None
+    if name == "none":
+        return None
+    known = sorted(map(str, LOGGER_TYPE_TO_CLASS))
+    if name not in known:
+        raise RewardError(f"Got tracker {name!r}; expected none, {', '.join(known[:-1])} or {known[-1]}.")
+    if name not in there:
+        raise RewardError(f"The tracker {name} is not installed; install it, or take another one, such as none.")
+    return name
 
 
 def fingerprint(records: Sequence[Record]) -> str:
@@ -147,7 +164,7 @@ def _accelerator(run: Run) -> Any:  # noqa: ANN401  accelerate has no types
 
     cpu = run.cpu or not (_processes() == 1 or torch.cuda.is_available())
     with patch_environment(**{zero.FLAG: "false"}):  # accelerate would know it on GPUs alone
-        return Accelerator(cpu=cpu, log_with="tensorboard" if tracks() else None, project_dir=str(run.out))
+        return Accelerator(cpu=cpu, log_with=tracker_of(run.tracker), project_dir=str(run.out))
 
 
 def _processes() -> int:
