@@ -152,9 +152,13 @@ class BestOfNPipeline:
         **call: Setting,
     ) -> Run:
         """The same as a run to iterate over: candidates come as they are finished, `run.result` ranks them so far."""
+        from rewards.combine import check_prompt
+
         steps, arguments = self._arguments(steps, call)
         plan = make_plan(search, n=n, seed=seed, steps=steps, options=options or {}, budget=budget)
-        return self._begin(prompt, plan, arguments)
+        run = self._begin(prompt, plan, arguments)
+        check_prompt(self.reward, prompt)
+        return run
 
     def remake(self, remake: Remake, *, steps: int | None = None, **call: Setting) -> Run:
         """Make one candidate of an earlier run again: the only one that the run gives out.

@@ -30,6 +30,9 @@ class Reward(Protocol):
         name: what `load_reward` calls it.
         absolute: False where a score depends on the other candidates (pairwise heads); such scores rank one set of
             candidates and cannot be compared over time.
+
+    A reward that cannot judge every prompt may have a method `check_prompt(prompt)` that raises `RewardError`; it is
+    asked before a picture is made, also within combinations and caches, see `rewards.combine.check_prompt`.
     """
 
     @property

@@ -71,6 +71,12 @@ class Cached:
         except (OSError, sqlite3.Error) as error:
             raise RewardError(f"{path} cannot keep scores ({error}); give a new file, or one made by this.") from error
 
+    def check_prompt(self, prompt: str) -> None:
+        """Raise what the reward itself would of a prompt that it cannot judge."""
+        check = getattr(self._reward, "check_prompt", None)
+        if check is not None:
+            check(prompt)
+
     def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
         """Scores of N pictures, (N,) float32; of one picture and prompt always the same number.
 

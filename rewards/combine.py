@@ -182,6 +182,18 @@ def with_parts(reward: Reward, change: Callable[[Reward], Reward]) -> Reward:
     return change(reward)
 
 
+def check_prompt(reward: Reward, prompt: str) -> None:
+    """Raise `RewardError` if the reward, or one in the combination, cannot judge `prompt`; nothing is scored."""
+
+    def asked(part: Reward) -> Reward:
+        check = getattr(part, "check_prompt", None)
+        if check is not None:
+            check(prompt)
+        return part
+
+    with_parts(reward, asked)
+
+
 def build(
     node: Node, name: str, load: Callable[[Named], Reward], deviations: Mapping[str, float] | None = None
 ) -> Reward:

@@ -53,6 +53,10 @@ class OcrReward:
         self._read = read
         self.revision = revision
 
+    def check_prompt(self, prompt: str) -> None:
+        """Raise `RewardError` if the prompt quotes nothing."""
+        quoted(prompt)
+
     def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
         """Scores of N pictures against their prompts, (N,) float32.
 

@@ -38,6 +38,10 @@ class ShapesReward:
 
         return fingerprint(sorted(Path(__file__).parent.glob("*.py")), "")
 
+    def check_prompt(self, prompt: str) -> None:
+        """Raise `UnknownPromptError` if the prompt is outside the grammar."""
+        parse(prompt)
+
     def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
         """Scores of N pictures against their prompts, (N,) float32.
 
