@@ -47,6 +47,7 @@ def _main(arguments: argparse.Namespace) -> None:
     try:
         pipeline = _load(arguments, remake)
         held_out = _held_out(arguments)
+        _check(pipeline, prompts)
         for k, prompt in enumerate(prompts):
             _warn(pipeline, prompt)
             run = _start(pipeline, prompt, settings, arguments, remake)
@@ -245,6 +246,14 @@ def _judged(result: SearchResult, folder: RunFolder, held_out: Sequence[Reward])
     if len(result.opinions) > 1:
         _say(agreement_of(result).table)
     return result
+
+
+def _check(pipeline: BestOfNPipeline, prompts: Sequence[str]) -> None:
+    """All prompts before the first picture: the reward may not be one for the last."""
+    from rewards.combine import check_prompt
+
+    for prompt in prompts:
+        check_prompt(pipeline.reward, prompt)
 
 
 def _plan(run: Run) -> str:

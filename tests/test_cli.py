@@ -67,6 +67,16 @@ def test_several_prompts_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert [result_of(best)["recipe"]["prompt"] for best in bests] == ["a red circle", "two green stars"]
 
 
+def test_a_reward_is_asked_about_all_prompts_before_the_first_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "prompts.txt").write_text("a red circle\na tabby cat\n", encoding="utf-8")
+    asked = ["--prompts", str(tmp_path / "prompts.txt"), "--n", "1", *FAST]
+    assert main([*asked, "--out", str(tmp_path / "runs")]) == 2
+    assert "'a tabby cat'" in capsys.readouterr().err
+    assert list(tmp_path.rglob("*.png")) == []
+
+
 def test_a_dry_run_says_the_cost_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     assert main(["--dry-run", "--n", "16", "--steps", "20", "--reward", "shapes", "--out", str(out), PROMPT]) == 0
