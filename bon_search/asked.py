@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,8 +106,9 @@ def as_reward(reward: object) -> Reward:
 
     if isinstance(reward, str):
         return load_reward(reward)
-    if inspect.isroutine(reward):
-        return FunctionReward(reward, reward.__name__)
+    function = reward.func if isinstance(reward, partial) else reward
+    if inspect.isroutine(function):
+        return FunctionReward(reward, function.__name__)  # type: ignore[arg-type]
     if isinstance(reward, type) or not isinstance(reward, Reward):
         raise SearchError(
             f"{reward!r} is no reward; expected a name such as 'llava-reward', a function (images, prompts) that "

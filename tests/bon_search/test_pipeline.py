@@ -1,5 +1,6 @@
 """The wrapper on the embedded model: what it returns is the stock pipeline's picture, ranked."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from bon_search import BestOfNPipeline, Cost, SearchError, SearchResult, generate_best
+from rewards.function import Score
 
 PROMPT = "a red circle left of a blue square"
 STEPS = 4
@@ -100,11 +102,13 @@ def test_a_relative_reward_sees_all_candidates_at_once(pipe: BestOfNPipeline) ->
     assert [candidate.score for candidate in out.candidates] == [4, 3, 2, 1, 0]
 
 
-def test_a_function_is_a_reward(pipe: BestOfNPipeline) -> None:
-    def darkness(images, prompts):  # noqa: ANN001, ANN202
-        return -images.mean(dim=(1, 2, 3))
+def darkness(images, prompts, weight=-1.0):  # noqa: ANN001, ANN201
+    return weight * images.mean(dim=(1, 2, 3))
 
-    out = BestOfNPipeline(pipe.pipe, darkness)(PROMPT, n=3, steps=2)
+
+@pytest.mark.parametrize("function", [darkness, partial(darkness, weight=-2.0)], ids=["plain", "partial"])
+def test_a_function_is_a_reward(pipe: BestOfNPipeline, function: Score) -> None:
+    out = BestOfNPipeline(pipe.pipe, function)(PROMPT, n=3, steps=2)
     means = [float(np.asarray(candidate.image).mean()) for candidate in out.candidates]
     assert means == sorted(means)
     assert out.recipe.reward == "darkness"
