@@ -59,8 +59,7 @@ class Phi3V(nn.Module):
 
     def project(self, features: Sequence[Tensor], pictures: Sequence[Picture]) -> list[Tensor]:
         """Visual tokens (V, H): sub-crops with row ends, a separator, the whole picture with row ends."""
-        see = self.model.vision_embed_tokens
-        return [see(crops, picture.size) for crops, picture in zip(features, pictures, strict=True)]
+        return self.model.vision_embed_tokens.project(features, [picture.size for picture in pictures])
 
     def embed(self, tokens: Tokens, visual: Sequence[Tensor], *, official: bool = False) -> Embedded:
         """Word embeddings with the visual tokens in the slots of negative id.
@@ -128,17 +127,27 @@ class _ImageEmbedding(nn.Module):
         """The CLIP tower."""
         return cast(nn.Module, self.img_processor.vision_model)
 
-    def forward(self, crops: Tensor, size: tuple[int, int]) -> Tensor:
-        """Visual tokens (V, H) of features (1 + h · w, 576, W), the whole picture's first; `size` is in pixels."""
-        crops = crops.to(self.sub_GN)
+    def project(self, features: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """Visual tokens (V, H) of each picture; the projector runs once, however many there are.
+
+        No module is called with more tensors for more pictures: processes that share weights count on equal calls.
+
+        Args:
+            features: (1 + h · w, 576, W) of each picture's crops, the whole picture's first.
+            sizes: in pixels.
+        """
+        merged = [self._merged(crops.to(self.sub_GN), size) for crops, size in zip(features, sizes, strict=True)]
+        tokens: Tensor = self.img_projection(torch.cat(merged))
+        return list(torch.split(tokens, [len(cells) for cells in merged]))
+
+    def _merged(self, crops: Tensor, size: tuple[int, int]) -> Tensor:
+        """What the projector is given of one picture, (V, 4 W)."""
         cells = _cells(crops)  # (1 + h · w, 12, 12, 4 W)
         high, wide = (pixels // CROP for pixels in size)
         grid = (
             torch.unflatten(cells[1:], 0, (high, wide)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
         )  # (12 h, 12 w, 4 W)
-        merged = torch.cat([self._rows(grid), self.glb_GN[0], self._rows(cells[0])])  # (V, 4 W)
-        tokens: Tensor = self.img_projection(merged)
-        return tokens
+        return torch.cat([self._rows(grid), self.glb_GN[0], self._rows(cells[0])])
 
     def _rows(self, grid: Tensor) -> Tensor:
         """A grid (rows, columns, 4 W) as a list of tokens, with the separator at the end of every row."""

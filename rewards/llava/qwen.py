@@ -65,9 +65,10 @@ class QwenVL(nn.Module):
         return [self._unwindow(rows, picture) for rows, picture in zip(windowed.split(counts), pictures, strict=True)]
 
     def project(self, features: Sequence[Tensor], pictures: Sequence[Picture]) -> list[Tensor]:
-        """Visual tokens (patches / 4, H) that leave the merger."""
+        """Visual tokens (patches / 4, H) that leave the merger, which runs once, however many pictures there are."""
         device = device_of(self.visual.merger)
-        return [self.visual.merger(rows.to(device)) for rows in features]
+        merged: Tensor = self.visual.merger(torch.cat([rows.to(device) for rows in features]))
+        return list(torch.split(merged, [len(rows) // self._merge**2 for rows in features]))
 
     def embed(self, tokens: Tokens, visual: Sequence[Tensor], *, official: bool = False) -> Embedded:
         """Word embeddings with the visual tokens in place of `<|image_pad|>`; `official` changes nothing.

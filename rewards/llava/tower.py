@@ -37,10 +37,14 @@ def patch_features(tower: Foreign, pixels: Tensor, *, keep_class: bool = False) 
 
 
 def crop_features(tower: Foreign, pixels: list[Tensor], *, keep_class: bool = False) -> list[Tensor]:
-    """`patch_features` of several pictures, one tensor (C_i, patches, W) each, a limited number of crops at a time."""
+    """`patch_features` of several pictures, one tensor (C_i, patches, W) each, a limited number of crops at a time.
+
+    With gradients all go at once: everything is kept for them anyway, and processes that share the weights must ask for
+    these equally often.
+    """
     counts = [len(crops) for crops in pixels]
     crops = pixels[0] if len(pixels) == 1 else torch.cat(pixels)
-    few = crops_at_once(tower)
+    few = len(crops) if torch.is_grad_enabled() else crops_at_once(tower)
     features = torch.cat([patch_features(tower, part, keep_class=keep_class) for part in torch.split(crops, few)])
     return list(torch.split(features, counts))
 

@@ -22,6 +22,7 @@ from rewards.training.losses import advantages, classification_losses, pair_loss
 from rewards.training.order import shares
 from rewards.training.parallel import Parallel, Replicated
 from rewards.training.records import Pair, Record, Single
+from rewards.training.settings import Settings
 from rewards.training.sights import Sights
 from rewards.training.state import State, load_state, save_state
 from rewards.training.trainee import Trainee
@@ -92,7 +93,7 @@ class Trainer:
         terms: dict[str, object] | None = None,
     ) -> None:
         settings = trainee.settings
-        _check(settings.loss, records, settings.batch, accelerator)
+        check_trainable(settings, records, accelerator.num_processes)
         self.trainee, self.settings, self.steps, self.step = trainee, settings, steps, 0
         self.terms = {**asdict(settings), "steps": steps, **(terms or {})}
         self._sights, self._records, self._order, self._accelerator = sights, records, order, accelerator
@@ -216,16 +217,17 @@ def _seeded(seed: int, step: int, rank: int, device: torch.device) -> Iterator[N
         yield
 
 
-def _check(loss: str, records: Sequence[Record], batch: int, accelerator: Any) -> None:  # noqa: ANN401
+def check_trainable(settings: Settings, records: Sequence[Record], processes: int) -> None:
+    """Raise `RewardError` if the loss is none for the records, or a batch cannot be shared among the processes."""
     labels = [record for record in records if isinstance(record, Single)]
-    if labels and loss == "gpm":
+    if labels and settings.loss == "gpm":
         raise RewardError(
             f"{labels[0].where} labels one picture, but a general preference only compares; take the loss bt or cls, "
             "or leave labels out."
         )
     if not records:
         raise RewardError("Got no records; expected at least one pair or labelled picture to train on.")
-    if batch % accelerator.num_processes:
+    if settings.batch % processes:
         raise RewardError(
-            f"Got a batch of {batch} for {accelerator.num_processes} processes; expected a multiple of their number."
+            f"Got a batch of {settings.batch} for {processes} processes; expected a multiple of their number."
         )

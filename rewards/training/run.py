@@ -25,7 +25,7 @@ from rewards.llava.official import Official
 from rewards.llava.weights import fingerprint as weights_fingerprint
 from rewards.llava.writing import save_official
 from rewards.training import sharding, zero
-from rewards.training.loop import Report, Trainer
+from rewards.training.loop import Report, Trainer, check_trainable
 from rewards.training.order import Order, length
 from rewards.training.parallel import Parallel, Replicated
 from rewards.training.records import Record, as_row
@@ -96,6 +96,7 @@ def train(run: Run, *, resume: bool = False) -> Iterator[Report]:
     trainee, loaded = load_trainee(run.base, run.settings, device=accelerator.device, start=run.start)
     sights = Sights(trainee, loaded.inputs, keep=run.keep)
     try:
+        check_trainable(run.settings, run.records, accelerator.num_processes)
         parallel = join(trainee, accelerator)
         trainer = _trainer(run, trainee, sights, accelerator, parallel)
         if resume:
@@ -179,7 +180,7 @@ def _sharing(run: Run) -> Callable[[Trainee, Any], Parallel]:
     """
     config, fsdp = zero.configuration(run.settings), sharding.is_configured()
     if config is not None and (run.shard or fsdp):
-        raise RewardError("Got --shard beside a configuration of DeepSpeed, which shares weights out itself; take one.")
+        raise RewardError("Got DeepSpeed and FSDP (or --shard), which share weights out each in its own way; take one.")
     if _processes() == 1:
         return Replicated
     if config is not None and zero.stage_of(config) > 0:

@@ -7,10 +7,11 @@ Reference: arXiv:1910.02054.
 """
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from rewards.training.parallel import MOMENTS, adam, is_on
 from rewards.training.settings import Settings
 from rewards.training.trainee import Trainee, is_projector, is_tower
 
+_OLDEST = "0.19.8"  # that gives the norm of a gradient which is not finite as it is
 FLAG = "ACCELERATE_USE_DEEPSPEED"
 _OURS = {"optimizer": "AdamW with --rate and --weight-decay", "scheduler": "a cosine with --warmup"}
 
@@ -41,8 +43,7 @@ def configuration(settings: Settings) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise RewardError(f"DeepSpeed's configuration cannot be read: {error}; mend it, and begin again.") from error
     _check(asked)
-    if find_spec("deepspeed") is None:
-        raise RewardError("Got a configuration of DeepSpeed, which is not installed; pip install deepspeed.")
+    _check_installed()
     asked.pop("train_micro_batch_size_per_gpu", None)
     own = {"train_batch_size": settings.batch, "gradient_accumulation_steps": 1, "gradient_clipping": settings.clip}
     return {**asked, **own, "zero_allow_untested_optimizer": True}
@@ -66,6 +67,8 @@ class Zero:
         self.trained = list(trainee.trained())
         if self.split:  # each process looks at pictures of its own, and needs its vision tower alone
             _hide(trainee.backbone, frozenset(trainee.frozen_tower.values()))
+        if trainee.device.type == "cpu":  # which DeepSpeed would not choose beside a GPU
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")
         with redirect_stdout(sys.stderr):
             import deepspeed
 
@@ -83,13 +86,15 @@ class Zero:
 
     def backward(self, loss: Tensor) -> None:
         """See `Parallel`."""
-        self._engine.backward(loss)
+        with redirect_stdout(sys.stderr):
+            self._engine.backward(loss)
 
     def step(self, rate: float) -> Tensor:
         """See `Parallel`."""
         for group in self._engine.optimizer.param_groups:
             group["lr"] = rate
-        self._engine.step()
+        with redirect_stdout(sys.stderr):
+            self._engine.step()
         return torch.as_tensor(self._engine.get_global_grad_norm())
 
     def gather(self, parameter: nn.Parameter) -> Tensor:
@@ -153,6 +158,21 @@ class Zero:
         utils.safe_set_local_fp32_param(parameter, parts["weight"])
         for moment in MOMENTS[:2]:
             utils.safe_set_local_optimizer_state(parameter, parts[moment], moment)
+
+
+def _check_installed() -> None:
+    try:
+        found = version("deepspeed")
+    except PackageNotFoundError:
+        raise RewardError(
+            f"Got a configuration of DeepSpeed, which is not installed; pip install 'deepspeed>={_OLDEST}'."
+        ) from None
+    numbers = [[int(part) for part in re.findall(r"\d+", text)[:3]] for text in (found, _OLDEST)]
+    if numbers[0] < numbers[1]:
+        raise RewardError(
+            f"Got DeepSpeed {found}, which trains on after a gradient that is not finite; expected {_OLDEST} or later: "
+            "pip install --upgrade deepspeed."
+        )
 
 
 def _check(asked: Mapping[str, Any]) -> None:

@@ -6,23 +6,27 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 
 from rewards.errors import RewardError
 from rewards.llava.official import read_official
 from rewards.llava.weights import tensors, weight_files
-from rewards.training.records import write_records
+from rewards.training.records import Pair, Side, Single, write_records
 from rewards.training.run import DONE, LOG, Run, train
 from rewards.training.settings import Settings
 from rewards.training.state import FILE
 from rewards.training.zero import configuration
-from tests.rewards.llava.cases import qwen_base
+from tests.rewards.llava.cases import GOLDENS, qwen_base
+from tests.rewards.training.partly import partly
 from tests.rewards.training.world import misaligned, small
 
 STEPS = 20
@@ -30,6 +34,7 @@ FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 ZERO = {"ACCELERATE_USE_DEEPSPEED": "true"}
 SPLIT = {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0, "reduce_bucket_size": "auto"}}
 needs_deepspeed = pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs deepspeed")
+WAYS = ["shared", *(pytest.param(f"zero {stage}", marks=needs_deepspeed) for stage in (1, 2, 3))]
 
 
 def free_port() -> str:
@@ -42,24 +47,37 @@ def settings_of(**changes: object) -> Settings:
     return small(**{"steps": STEPS, "micro": 1, "rank": 2, "alpha": 4.0, "dropout": 0.0, "rate": 2e-4, **changes})
 
 
-def two(tmp_path: Path, arguments: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-    """What two processes of train-reward say, which write to `tmp_path / "two"`."""
-    command = [
-        sys.executable, "-m", "bon_search.train_cli", "--data", str(tmp_path / "data.jsonl"), "--base", "embedded",
+def two(tmp_path: Path, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    """Two processes of train-reward, which write to `tmp_path / "two"`."""
+    together(
+        "bon_search.train_cli", "--data", str(tmp_path / "data.jsonl"), "--base", "embedded",
         "--cpu", "--out", str(tmp_path / "two"), "--steps", str(STEPS), "--batch-size", "4", "--micro", "1",
-        "--lora-rank", "2", "--lora-dropout", "0", "--rate", "2e-4", *arguments,
-    ]  # fmt: skip
+        "--lora-rank", "2", "--lora-dropout", "0", "--rate", "2e-4", *arguments, environment=environment,
+    )  # fmt: skip
+
+
+def together(module: str, *arguments: str, environment: Mapping[str, str]) -> None:
+    """Run a module in two processes."""
     shared = {
         **os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(),
         "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", **environment,
     }  # fmt: skip
+    command = [sys.executable, "-m", module, *arguments]
     processes = [
         subprocess.Popen(command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE)
         for rank in range(2)
     ]
     errors = [process.communicate()[1].decode() for process in processes]
     assert [process.returncode for process in processes] == [0, 0], errors
-    return errors
+
+
+def way(sharing: str, folder: Path) -> tuple[list[str], dict[str, str]]:
+    """Arguments and environment by which weights are shared."""
+    if sharing == "shared":
+        return ["--shard"], {}
+    if sharing == "zero 3":
+        return [], {**ZERO, "ACCELERATE_DEEPSPEED_CONFIG_FILE": split(folder)}
+    return [], {**ZERO, "ACCELERATE_DEEPSPEED_ZERO_STAGE": sharing[-1]}
 
 
 def split(folder: Path) -> str:
@@ -128,24 +146,16 @@ def test_two_processes_end_where_one_does(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "sharing",
-    ["fsdp", pytest.param("2", marks=needs_deepspeed), pytest.param("3", marks=needs_deepspeed)],
-    ids=["shared", "zero 2", "zero 3"],
-)
+@pytest.mark.parametrize("sharing", WAYS)
 def test_shared_weights_go_on_from_the_state_of_one_process(tmp_path: Path, sharing: str) -> None:
     """The state on disk holds whole tensors."""
-    environment = {
-        "fsdp": {},
-        "2": {**ZERO, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"},
-        "3": {**ZERO, "ACCELERATE_DEEPSPEED_CONFIG_FILE": split(tmp_path)},
-    }[sharing]
     pairs, out = misaligned(tmp_path / "data", 6, 0), tmp_path / "two"
     write_records(tmp_path / "data.jsonl", pairs)
     run = Run(pairs, "embedded", out, settings_of(), save_every=6)
     list(islice(train(run), 7))
     assert (out / FILE).is_file()
-    two(tmp_path, ["--resume", *(["--shard"] if sharing == "fsdp" else [])], environment)
+    arguments, environment = way(sharing, tmp_path)
+    two(tmp_path, ["--resume", *arguments], environment)
     list(train(Run(pairs, "embedded", tmp_path / "one", settings_of())))
     found = weights(out)
     for name, value in weights(tmp_path / "one").items():
@@ -153,15 +163,53 @@ def test_shared_weights_go_on_from_the_state_of_one_process(tmp_path: Path, shar
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["fsdp", pytest.param("3", marks=needs_deepspeed)], ids=["shared", "zero 3"])
-def test_a_projector_inside_a_frozen_tower_is_shared_out_too(tmp_path: Path, stage: str) -> None:
-    """Qwen's: the tower runs in each process apart, its merger in all of them together."""
-    pairs, base = misaligned(tmp_path / "data", 6, 0), qwen_base(tmp_path)
-    write_records(tmp_path / "data.jsonl", pairs)
-    environment = {} if stage == "fsdp" else {**ZERO, "ACCELERATE_DEEPSPEED_CONFIG_FILE": split(tmp_path)}
-    sharing = ["--shard"] if stage == "fsdp" else []
-    two(tmp_path, ["--base", str(base), "--steps", "3", "--full", *sharing], environment)
-    list(train(Run(pairs, str(base), tmp_path / "one", settings_of(steps=3, full=True))))
+@pytest.mark.parametrize("sharing", WAYS[1:])
+def test_one_process_goes_on_from_the_state_of_shared_weights(tmp_path: Path, sharing: str) -> None:
+    data = tmp_path / "data.jsonl"
+    write_records(data, misaligned(tmp_path / "data", 6, 0))
+    partly(data, tmp_path / "one", 5)
+    _, environment = way(sharing, tmp_path)
+    together("tests.rewards.training.partly", str(data), str(tmp_path / "two"), "5", environment=environment)
+    expected, found = (load_file(tmp_path / out / FILE) for out in ("one", "two"))
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=0)
+    for out in ("one", "two"):
+        partly(data, tmp_path / out, 20, resume=True)
+    expected, found = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharing", WAYS)
+@pytest.mark.parametrize("backbone", ["qwen", "phi"])
+def test_each_process_may_see_other_pictures(tmp_path: Path, backbone: str, sharing: str) -> None:
+    """Pairs with one picture and with two, labels, and pictures of several crops, in passes of several records.
+
+    Qwen's tower is frozen and runs in each process apart, its merger in all of them together; Phi's tower is trained.
+    """
+    if backbone == "qwen":
+        base, options, changes = qwen_base(tmp_path), ["--full"], {"full": True}
+    else:
+        base, options, changes = (
+            GOLDENS / "phi3v/base",
+            ["--tower", "--num-crops", "4"],
+            {"tower": True, "num_crops": 4},
+        )
+    pairs = misaligned(tmp_path / "data", 6, 0)
+    for number, pair in enumerate(pairs):
+        with Image.open(pair.chosen.image) as image:
+            resized = image.resize((64 + 50 * number, 64))
+        resized.save(pair.chosen.image)
+    one = Pair(pairs[0].chosen, Side(pairs[0].chosen.image, pairs[1].chosen.prompt))
+    labels = [Single(pair.chosen, float(number % 2)) for number, pair in enumerate(pairs[:3])]
+    records = [*pairs, one, *labels]
+    write_records(tmp_path / "data.jsonl", records)
+    arguments, environment = way(sharing, tmp_path)
+    few = ["--base", str(base), "--steps", "3", "--micro", "2", *options]
+    two(tmp_path, [*few, *arguments], environment)
+    list(train(Run(records, str(base), tmp_path / "one", settings_of(steps=3, micro=2, **changes))))
     found = weights(tmp_path / "two")
     for name, value in weights(tmp_path / "one").items():
         if not name.endswith("k_proj.bias"):  # whose gradient is nothing but rounding
@@ -205,6 +253,19 @@ def test_what_deepspeed_is_not_to_do(
     file.write_text(json.dumps({"zero_optimization": {"stage": 2}, **changes}))
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     monkeypatch.setenv("ACCELERATE_DEEPSPEED_CONFIG_FILE", str(file))
+    with pytest.raises(RewardError, match=said):
+        configuration(small())
+
+
+@pytest.mark.parametrize(("found", "said"), [(None, "is not installed"), ("0.19.7", "Got DeepSpeed 0.19.7")])
+def test_deepspeed_must_be_there_and_new(monkeypatch: pytest.MonkeyPatch, found: str | None, said: str) -> None:
+    def version(name: str) -> str:
+        if found is None:
+            raise PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr("rewards.training.zero.version", version)
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(RewardError, match=said):
         configuration(small())
 
