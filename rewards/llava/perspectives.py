@@ -188,4 +188,6 @@ def load_perspectives(  # noqa: PLR0913  as many as for one checkpoint
         )
         for name, checkpoint in read.items()
     }  # fmt: skip
+    for reward in rewards.values():  # weights are exchanged between the pass of one and the backward pass of another
+        reward.differentiable = False
     return Perspectives(shared, rewards, inputs)

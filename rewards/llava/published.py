@@ -32,7 +32,8 @@ class PublishedReward:
     Bradley-Terry and classification heads give absolute scores: one for each picture and prompt, whatever else is in
     the call (unless the scorer is `official` and the batch size above 1). A general-preference head gives none: here
     the score of a picture is then the mean probability with which it is preferred to the others of the same prompt in
-    the same call, and `absolute` is False. Images that require a gradient get one (`preparing.with_gradient`).
+    the same call, and `absolute` is False. Absolute scores of images that require a gradient have one
+    (`preparing.with_gradient`).
 
     Args:
         checkpoint: what was read from disk.
@@ -46,10 +47,10 @@ class PublishedReward:
 
     Attributes:
         batches: outputs of the head for rows that `inputs` prepared.
+        differentiable: whether gradients reach the pictures.
     """
 
     name = "llava-reward"
-    differentiable = True
 
     def __init__(
         self,
@@ -66,6 +67,7 @@ class PublishedReward:
         self.scorer = scorer
         self.tau = checkpoint.settings.general_preference_tau
         self.absolute = scorer.head.value_head.out_features == 1
+        self.differentiable = self.absolute
         self.base = base
         self._base_folder = base_folder
         self.allow_empty = allow_empty
@@ -114,7 +116,7 @@ class PublishedReward:
         """
         pictures = as_pictures(images)
         check_prompts(prompts, len(pictures), allow_empty=self.allow_empty)
-        if isinstance(images, Tensor) and images.requires_grad and torch.is_grad_enabled():
+        if self.differentiable and isinstance(images, Tensor) and images.requires_grad and torch.is_grad_enabled():
             return self.checked(self._differentiable(images, pictures, prompts)).to(images.device)
         windows = windows_of([self], pictures)
         parts = [self.batches(window.rows) for window in prepared(self.inputs, pictures, prompts, windows)]

@@ -41,6 +41,7 @@ def test_every_column_is_that_checkpoints_own(perspectives: Perspectives) -> Non
         assert list(columns) == list(PHI)
         for name, column in columns.items():
             torch.testing.assert_close(column, alone(name)(images, prompts), **tolerance("reward"))
+    assert not any(reward.differentiable for reward in perspectives.rewards.values())
     used_alone = perspectives.rewards["alignment"](images, prompts)
     torch.testing.assert_close(used_alone, columns["alignment"], **tolerance("reward"))
 
