@@ -108,12 +108,13 @@ def _main(arguments: argparse.Namespace) -> None:
     from bon_search.compare_files import JOURNAL
     from bon_search.compare_grid import contenders, make_grid
     from bon_search.compare_journal import Journal
-    from bon_search.compare_prompts import check_shapes, default_prompts, read_prompts
+    from bon_search.compare_prompts import check_prompts, default_prompts, read_prompts
 
     contenders(arguments.searches)  # cheap refusals before a model is loaded
     _check_judge(arguments)
     prompts = read_prompts(arguments.prompts) if arguments.prompts else default_prompts()
     pipelines, judge = _load(arguments)
+    check_prompts(prompts, [*(pipeline.reward for pipeline in pipelines.values()), judge])
     call = {} if arguments.guidance is None else {"guidance_scale": arguments.guidance}
     recipe = next(iter(pipelines.values())).start(prompts[0], n=1, steps=arguments.steps, **call).recipe
     unit = recipe.steps if arguments.unit == "images" else 1
@@ -121,7 +122,6 @@ def _main(arguments: argparse.Namespace) -> None:
     grid = make_grid(
         arguments.searches, arguments.rewards, prompts, budgets, seeds=arguments.seeds, steps=recipe.steps, call=call
     )
-    check_shapes(grid, arguments.held_out)
     if arguments.dry_run:
         print(_plan(grid))
         return

@@ -8,9 +8,10 @@ from bon_search.errors import SearchError
 from bon_search.files import reason
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from bon_search.compare_grid import Grid
+    from rewards import Reward
 
 SKILLS = ("position", "two_object", "counting")  # of GenEval's six those that are held out and leave much to search for
 PER_SKILL, SEED = 8, 3  # seeds 0, 1, 2 and 7 chose and measured the embedded weights
@@ -42,14 +43,14 @@ def read_prompts(path: Path) -> list[str]:
     return prompts
 
 
-def check_shapes(grid: Grid, judge: str) -> None:
-    """Refuse sentences that the exact verifier cannot read, if it takes part, before anything is spent.
+def check_prompts(prompts: Sequence[str], rewards: Iterable[Reward]) -> None:
+    """Ask all that score whether they can judge all prompts, before anything is spent.
 
     Raises:
-        RewardError: A prompt outside its grammar.
+        RewardError: One cannot.
     """
-    from rewards.shapes import parse
+    from rewards.combine import check_prompt
 
-    if "shapes" in (judge, *grid.rewards):
-        for prompt in grid.prompts:
-            parse(prompt)
+    for reward in rewards:
+        for prompt in prompts:
+            check_prompt(reward, prompt)

@@ -68,9 +68,16 @@ class SceneScore:
     def __call__(self, look: Look, prompt: str) -> Tensor:
         """The score, a tensor ()."""
         assert isinstance(look, Image.Image), "only PIL images come here"
-        scene = self.scenes.get(prompt) or read_prompt(prompt)
+        scene = self._scene(prompt)
         score = fulfilment(scene, self.detect(look.convert("RGB"), scene))
         return torch.tensor(float(score == 1) if self.strict else score)
+
+    def check_prompt(self, prompt: str) -> None:
+        """Raise `RewardError` if the prompt can neither be read nor is known."""
+        self._scene(prompt)
+
+    def _scene(self, prompt: str) -> Scene:
+        return self.scenes.get(prompt) or read_prompt(prompt)
 
 
 def load_geneval(

@@ -55,6 +55,12 @@ class SingleReward:
         """Hash of the weights and settings, for records and caches."""
         return fingerprint(*self._source)
 
+    def check_prompt(self, prompt: str) -> None:
+        """Raise what `score` would of a prompt that it cannot judge, if it has a method of this name."""
+        check = getattr(self._score, "check_prompt", None)
+        if check is not None:
+            check(prompt)
+
     def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
         """Scores of N pictures against their prompts, (N,) float32.
 

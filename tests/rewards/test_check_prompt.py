@@ -10,8 +10,11 @@ from rewards.base import Reward
 from rewards.cache import Cached
 from rewards.combine import CalibratedSum, CascadeReward, Constrained, RankSum, check_prompt
 from rewards.errors import RewardError
+from rewards.geneval import SceneScore
 from rewards.ocr import OcrReward
+from rewards.single import SingleReward
 
+GENEVAL = SingleReward("geneval", SceneScore(lambda picture, scene: {}, {}), differentiable=False)
 OCR = OcrReward(lambda picture: [], "nothing")
 PIXELS = load_reward("pixels:sharpness")
 COMBINED = [
@@ -36,7 +39,7 @@ def test_a_cache_asks_its_reward(tmp_path: Path) -> None:
     check_prompt(Cached(PIXELS, tmp_path / "scores"), "a sign")
 
 
-@pytest.mark.parametrize(("reward", "prompt"), [(OCR, "a red circle"), ("shapes", "a cat")])
+@pytest.mark.parametrize(("reward", "prompt"), [(OCR, "a red circle"), ("shapes", "a cat"), (GENEVAL, "a red circle")])
 def test_a_run_does_not_even_start(reward: Reward | str, prompt: str) -> None:
     pipe = BestOfNPipeline.from_pretrained("embedded", reward=reward)
     with pytest.raises(RewardError):
