@@ -40,6 +40,8 @@ def _main(arguments: argparse.Namespace) -> None:
 
         print(listing(arguments.search) if arguments.list_searches else bibtex(_search(arguments)))
         return
+    from rewards.combine import check_prompt
+
     remake = _remake(arguments)
     prompts = [remake.recipe.prompt] if remake else _prompts(arguments)
     settings = {} if remake else _settings(arguments)
@@ -47,7 +49,7 @@ def _main(arguments: argparse.Namespace) -> None:
     try:
         pipeline = _load(arguments, remake)
         held_out = _held_out(arguments)
-        _check(pipeline, prompts)
+        check_prompt(pipeline.reward, *prompts)  # before the first picture: it may not be one for the last
         for k, prompt in enumerate(prompts):
             _warn(pipeline, prompt)
             run = _start(pipeline, prompt, settings, arguments, remake)
@@ -246,14 +248,6 @@ def _judged(result: SearchResult, folder: RunFolder, held_out: Sequence[Reward])
     if len(result.opinions) > 1:
         _say(agreement_of(result).table)
     return result
-
-
-def _check(pipeline: BestOfNPipeline, prompts: Sequence[str]) -> None:
-    """All prompts before the first picture: the reward may not be one for the last."""
-    from rewards.combine import check_prompt
-
-    for prompt in prompts:
-        check_prompt(pipeline.reward, prompt)
 
 
 def _plan(run: Run) -> str:

@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from bon_search.compare_grid import Contender, Grid, make_grid
 from bon_search.compare_journal import Cell, Journal, Key
-from bon_search.compare_prompts import check_prompts
 from bon_search.errors import SearchError
 from bon_search.ledger import Cost
 from bon_search.opinions import judged
@@ -93,8 +92,10 @@ class Comparison:
             )
 
     def __iter__(self) -> Iterator[Cell]:
-        scoring = [*(self.makers[name].reward for name in self.grid.rewards), self.judge]
-        check_prompts(self.grid.prompts, scoring)
+        from rewards.combine import check_prompt
+
+        for scoring in (*(self.makers[name].reward for name in self.grid.rewards), self.judge):
+            check_prompt(scoring, *self.grid.prompts)
         missing = [(key, contender) for key, contender in self.grid.cells() if key not in self.journal.cells]
         kinds = {(key.search, key.reward, key.budget): (key, contender) for key, contender in missing}
         for key, contender in kinds.values():

@@ -108,13 +108,15 @@ def _main(arguments: argparse.Namespace) -> None:
     from bon_search.compare_files import JOURNAL
     from bon_search.compare_grid import contenders, make_grid
     from bon_search.compare_journal import Journal
-    from bon_search.compare_prompts import check_prompts, default_prompts, read_prompts
+    from bon_search.compare_prompts import default_prompts, read_prompts
+    from rewards.combine import check_prompt
 
     contenders(arguments.searches)  # cheap refusals before a model is loaded
     _check_judge(arguments)
     prompts = read_prompts(arguments.prompts) if arguments.prompts else default_prompts()
     pipelines, judge = _load(arguments)
-    check_prompts(prompts, [*(pipeline.reward for pipeline in pipelines.values()), judge])
+    for reward in (*(pipeline.reward for pipeline in pipelines.values()), judge):
+        check_prompt(reward, *prompts)
     call = {} if arguments.guidance is None else {"guidance_scale": arguments.guidance}
     recipe = next(iter(pipelines.values())).start(prompts[0], n=1, steps=arguments.steps, **call).recipe
     unit = recipe.steps if arguments.unit == "images" else 1

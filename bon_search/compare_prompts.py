@@ -8,10 +8,7 @@ from bon_search.errors import SearchError
 from bon_search.files import reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
     from pathlib import Path
-
-    from rewards import Reward
 
 SKILLS = ("position", "two_object", "counting")  # of GenEval's six those that are held out and leave much to search for
 PER_SKILL, SEED = 8, 3  # seeds 0, 1, 2 and 7 chose and measured the embedded weights
@@ -41,16 +38,3 @@ def read_prompts(path: Path) -> list[str]:
     if not prompts:
         raise SearchError(f"{path} holds no prompt; write one a line.")
     return prompts
-
-
-def check_prompts(prompts: Sequence[str], rewards: Iterable[Reward]) -> None:
-    """Ask all that score whether they can judge all prompts, before anything is spent.
-
-    Raises:
-        RewardError: One cannot.
-    """
-    from rewards.combine import check_prompt
-
-    for reward in rewards:
-        for prompt in prompts:
-            check_prompt(reward, prompt)

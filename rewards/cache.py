@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from rewards.base import ImagesLike, Reward, Scores, as_images, as_scores
-from rewards.combine import take, with_parts
+from rewards.combine import check_prompt, take, with_parts
 from rewards.errors import RewardError
 from rewards.vision import check_texts
 
@@ -73,9 +73,7 @@ class Cached:
 
     def check_prompt(self, prompt: str) -> None:
         """Raise what the reward itself would of a prompt that it cannot judge."""
-        check = getattr(self._reward, "check_prompt", None)
-        if check is not None:
-            check(prompt)
+        check_prompt(self._reward, prompt)
 
     def __call__(self, images: ImagesLike, prompts: Sequence[str]) -> Scores:
         """Scores of N pictures, (N,) float32; of one picture and prompt always the same number.

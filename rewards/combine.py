@@ -182,13 +182,14 @@ def with_parts(reward: Reward, change: Callable[[Reward], Reward]) -> Reward:
     return change(reward)
 
 
-def check_prompt(reward: Reward, prompt: str) -> None:
-    """Raise `RewardError` if the reward, or one in the combination, cannot judge `prompt`; nothing is scored."""
+def check_prompt(reward: Reward, *prompts: str) -> None:
+    """Raise `RewardError` if the reward, or one in the combination, cannot judge one of these; nothing is scored."""
 
     def asked(part: Reward) -> Reward:
         check = getattr(part, "check_prompt", None)
         if check is not None:
-            check(prompt)
+            for prompt in prompts:
+                check(prompt)
         return part
 
     with_parts(reward, asked)

@@ -66,7 +66,7 @@ class CentreCrop:
         """The squares (N, 3, size, size) of pictures (N, 3, H, W), with gradients."""
         height, width = self._resized(*images.shape[-2:])
         if (height, width) != images.shape[-2:]:
-            images = bicubic(images, height, width)
+            images = resized(images, height, width)
         top, left = self._start(height), self._start(width)
         return images[..., top : top + self.size, left : left + self.size]
 
@@ -136,7 +136,7 @@ class Square:
         top, left = (side - height) // 2, (side - width) // 2
         colour = images.new_tensor(self.colour)[:, None, None] / 255
         square = functional.pad(images - colour, (left, side - width - left, top, side - height - top)) + colour
-        return square if side == self.size else bicubic(square, self.size, self.size)
+        return square if side == self.size else resized(square, self.size, self.size)
 
 
 def to_tensor(picture: Image.Image) -> Tensor:
@@ -144,8 +144,8 @@ def to_tensor(picture: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(picture, np.uint8)).permute(2, 0, 1).float() / 255
 
 
-def bicubic(images: Images, height: int, width: int) -> Images:
+def resized(images: Images, height: int, width: int, kernel: Literal["bicubic", "bilinear"] = "bicubic") -> Images:
     """Pictures (N, 3, H, W) in another size, with gradients: along the rows first and clamped twice, as PIL does it."""
     for size in ((images.shape[-2], width), (height, width)):
-        images = functional.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
+        images = functional.interpolate(images, size, mode=kernel, antialias=True).clamp(0, 1)
     return images

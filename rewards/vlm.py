@@ -23,7 +23,7 @@ from rewards.llava.normalise import Normalise
 from rewards.llava.qwen_resize import MERGE, flat, patches, smart_size
 from rewards.llava.weights import read_json, weight_files
 from rewards.single import Look
-from rewards.views import bicubic, to_tensor
+from rewards.views import resized, to_tensor
 from rewards.whole import load_whole, processor_of
 
 Inputs: TypeAlias = dict[str, Tensor]
@@ -123,7 +123,7 @@ class QwenInputs:
         factor = self.patch * MERGE
         if isinstance(look, Tensor):
             size = smart_size(look.shape[1], look.shape[2], limits, factor)
-            return look if size == look.shape[1:] else bicubic(look[None], *size)[0]
+            return look if size == look.shape[1:] else resized(look[None], *size)[0]
         look = flat(look)
         high, wide = smart_size(look.height, look.width, limits, factor)
         return look.resize((wide, high), Image.Resampling.BICUBIC)

@@ -5,13 +5,18 @@ and kernels, but in floating point.
 """
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-_KERNELS = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bicubic"}
+from rewards.views import resized
+
+_KERNELS: dict[Image.Resampling, Literal["bicubic", "bilinear"]] = {
+    Image.Resampling.BILINEAR: "bilinear",
+    Image.Resampling.BICUBIC: "bicubic",
+}
 AnyImage: TypeAlias = "Image.Image | SoftImage"
 
 
@@ -46,11 +51,11 @@ class SoftImage:
         return self
 
     def resize(self, size: tuple[int, int], resample: Image.Resampling) -> "SoftImage":
-        """Resized to width and height; what a cubic kernel has beyond black and white is cut off."""
+        """Resized to width and height."""
         if size == self.size:
             return self
-        resized = F.interpolate(self.pixels[None], size[::-1], mode=_KERNELS[resample], antialias=True)
-        return SoftImage(resized[0].clamp(0, 1))
+        width, height = size
+        return SoftImage(resized(self.pixels[None], height, width, _KERNELS[resample])[0])
 
     def crop(self, box: tuple[int, int, int, int]) -> "SoftImage":
         """The part between left, top, right and bottom."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from rewards.errors import RewardError
 from rewards.training.losses import advantages, classification_losses, pair_losses
 from rewards.training.order import shares
-from rewards.training.parallel import Parallel, Replicated
+from rewards.training.parallel import Join, Replicated
 from rewards.training.records import Pair, Record, Single
 from rewards.training.settings import Settings
 from rewards.training.sights import Sights
@@ -70,11 +70,12 @@ class Trainer:
         order: numbers of the records of each step.
         steps: of the whole training.
         accelerator: of accelerate.
-        parallel: how this process takes part; without any others, as a rule (`Replicated`).
+        join: makes of model and accelerator how this process takes part; `Replicated`, unless weights are split.
         terms: what a resumed training must agree on beside the settings, for example a hash of the data.
 
     Attributes:
         step: how many steps are done.
+        parallel: how this process takes part.
 
     Raises:
         RewardError: a general preference is to be trained on labels, or the batch cannot be shared among the processes.
@@ -89,15 +90,15 @@ class Trainer:
         steps: int,
         *,
         accelerator: Any,  # noqa: ANN401  accelerate has no types
-        parallel: Parallel | None = None,
+        join: Join = Replicated,
         terms: dict[str, object] | None = None,
     ) -> None:
         settings = trainee.settings
-        check_trainable(settings, records, accelerator.num_processes)
+        _check(settings, records, accelerator.num_processes)
         self.trainee, self.settings, self.steps, self.step = trainee, settings, steps, 0
         self.terms = {**asdict(settings), "steps": steps, **(terms or {})}
         self._sights, self._records, self._order, self._accelerator = sights, records, order, accelerator
-        self._parallel = parallel or Replicated(trainee, accelerator)
+        self.parallel = join(trainee, accelerator)
 
     def resume(self, folder: Path) -> bool:
         """Go on from the state in `folder`; whether there is one.
@@ -108,27 +109,27 @@ class Trainer:
         state = load_state(folder, self.terms)
         if state is None:
             return False
-        self._parallel.restore(state.tensors)
+        self.parallel.restore(state.tensors)
         self.step = state.step
         return True
 
     def save(self, folder: Path) -> None:
         """Keep the state in `folder`; all processes must ask, and the first one writes."""
-        state = State(self.step, self._parallel.state())
+        state = State(self.step, self.parallel.state())
         if self._accelerator.is_main_process:
             save_state(folder, state, self.terms)
 
     def run(self) -> Iterator[Report]:
         """Make the steps that are left, and report each."""
-        self._parallel.model.train()
+        self.parallel.model.train()
         while self.step < self.steps:
             yield self._advance()
-        self._parallel.model.eval()
+        self.parallel.model.eval()
 
     @torch.no_grad()
     def evaluate(self, records: Sequence[Record]) -> Judged:
         """Sums over `records`, in this process alone; where weights are split, all of them must ask for them."""
-        model = self._parallel.model if self._parallel.split else self.trainee
+        model = self.parallel.model if self.parallel.split else self.trainee
         model.eval()
         chunks = [records[start : start + self.settings.micro] for start in range(0, len(records), self.settings.micro)]
         judged = [self._judge(model, chunk) for chunk in chunks]
@@ -141,7 +142,7 @@ class Trainer:
         with _seeded(self.settings.seed, self.step, accelerator.process_index, self.trainee.device):
             passes = pairwise([*parts, *(upcoming or [[]])])
             sums = torch.stack([self._backward(part, ahead, part is parts[-1]) for part, ahead in passes]).sum(0)
-        norm = self._parallel.step(rate)
+        norm = self.parallel.step(rate)
         if not norm.isfinite():  # in all processes alike, and before the state on disk is replaced
             raise RewardError(
                 f"Step {self.step + 1} has a gradient that is not finite; begin again with a lower rate, or without "
@@ -168,10 +169,10 @@ class Trainer:
     def _backward(self, part: list[Record], ahead: list[Record], last: bool) -> Tensor:
         """Add one pass's gradients, those of all processes at the last pass; pictures `ahead` are decoded meanwhile."""
         self._sights.expect(side for record in [*part, *ahead] for side in record.sides)
-        with torch.enable_grad(), self._parallel.accumulate(last=last):
-            judged = self._judge(self._parallel.model, part)
+        with torch.enable_grad(), self.parallel.accumulate(last=last):
+            judged = self._judge(self.parallel.model, part)
             # processes average their gradients, so that each must count as often as there are processes
-            self._parallel.backward(judged.cost * self._accelerator.num_processes / self.settings.batch)
+            self.parallel.backward(judged.cost * self._accelerator.num_processes / self.settings.batch)
         return torch.stack(judged).detach()
 
     def _judge(self, model: torch.nn.Module, part: Sequence[Record]) -> Judged:
@@ -217,8 +218,7 @@ def _seeded(seed: int, step: int, rank: int, device: torch.device) -> Iterator[N
         yield
 
 
-def check_trainable(settings: Settings, records: Sequence[Record], processes: int) -> None:
-    """Raise `RewardError` if the loss is none for the records, or a batch cannot be shared among the processes."""
+def _check(settings: Settings, records: Sequence[Record], processes: int) -> None:
     labels = [record for record in records if isinstance(record, Single)]
     if labels and settings.loss == "gpm":
         raise RewardError(

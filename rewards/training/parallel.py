@@ -3,9 +3,10 @@
 Two other ways give each process a part: `sharding` (FSDP) and `zero` (DeepSpeed).
 """
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,9 @@ class Parallel(Protocol):
         ...
 
 
+Join: TypeAlias = Callable[[Trainee, Any], Parallel]  # of model and accelerator
+
+
 class Replicated:
     """One process, or several that each hold the whole model (DDP).
 
@@ -68,9 +72,9 @@ class Replicated:
     split = False
 
     def __init__(self, trainee: Trainee, accelerator: Any) -> None:  # noqa: ANN401  accelerate has no types
-        self.trained = list(trainee.trained())
-        self.model: nn.Module = accelerator.prepare(trainee) if accelerator.num_processes > 1 else trainee
         self._accelerator, self._clip = accelerator, trainee.settings.clip
+        self.model = self._joined(trainee)
+        self.trained = list(trainee.trained())
         self._optimizer = adam(self.trained, trainee.settings)
 
     def accumulate(self, *, last: bool) -> AbstractContextManager[object]:
@@ -118,6 +122,11 @@ class Replicated:
                         for key, tensor in moments.items()
                     }
 
+    def _joined(self, trainee: Trainee) -> nn.Module:
+        """The model as this process calls it."""
+        model: nn.Module = self._accelerator.prepare(trainee) if self._accelerator.num_processes > 1 else trainee
+        return model
+
     def _complete(self, tensor: Tensor) -> Tensor:
         """All of a tensor, in every process."""
         return tensor
@@ -139,6 +148,11 @@ def adam(trained: Sequence[tuple[str, nn.Parameter]], settings: Settings) -> tor
     )  # fmt: skip
 
 
-def is_on(flag: str, environment: Mapping[str, str]) -> bool:
+def is_on(flag: str) -> bool:
     """Whether accelerate's launcher set a flag."""
-    return environment.get(flag, "false").lower() == "true"
+    return os.environ.get(flag, "false").lower() == "true"
+
+
+def of_first(tensor: Tensor) -> Tensor:
+    """A tensor on the CPU of the first process; nothing in the others."""
+    return tensor.cpu() if torch.distributed.get_rank() == 0 else tensor.new_empty(0)

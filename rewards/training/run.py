@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,9 @@ from rewards.llava.official import Official
 from rewards.llava.weights import fingerprint as weights_fingerprint
 from rewards.llava.writing import save_official
 from rewards.training import sharding, zero
-from rewards.training.loop import Report, Trainer, check_trainable
+from rewards.training.loop import Report, Trainer
 from rewards.training.order import Order, length
-from rewards.training.parallel import Parallel, Replicated
+from rewards.training.parallel import Join, Replicated
 from rewards.training.records import Record, as_row
 from rewards.training.settings import Settings
 from rewards.training.sights import Sights
@@ -96,9 +96,7 @@ def train(run: Run, *, resume: bool = False) -> Iterator[Report]:
     trainee, loaded = load_trainee(run.base, run.settings, device=accelerator.device, start=run.start)
     sights = Sights(trainee, loaded.inputs, keep=run.keep)
     try:
-        check_trainable(run.settings, run.records, accelerator.num_processes)
-        parallel = join(trainee, accelerator)
-        trainer = _trainer(run, trainee, sights, accelerator, parallel)
+        trainer = _trainer(run, trainee, sights, accelerator, join)
         if resume:
             trainer.resume(run.out)
         log = _Log(run, accelerator, trainer.step)
@@ -107,8 +105,8 @@ def train(run: Run, *, resume: bool = False) -> Iterator[Report]:
             if report.step % run.save_every == 0 or report.step == run.steps:
                 trainer.save(run.out)
             yield report
-        checkpoint = trainee.official(resolve(run.base), parallel.gather)
-        tested = _tested(run, trainer) if accelerator.is_main_process or parallel.split else None
+        checkpoint = trainee.official(resolve(run.base), trainer.parallel.gather)
+        tested = _tested(run, trainer) if accelerator.is_main_process or trainer.parallel.split else None
         if accelerator.is_main_process:
             _finish(run, checkpoint, {**trainer.terms, "test": tested})
         accelerator.wait_for_everyone()  # who leaves before the first has written may be aborted on the way out
@@ -172,7 +170,7 @@ def _processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _sharing(run: Run) -> Callable[[Trainee, Any], Parallel]:
+def _sharing(run: Run) -> Join:
     """How processes share the training, as the run or accelerate's configuration has it.
 
     Raises:
@@ -200,11 +198,11 @@ def _claim(out: Path, *, resume: bool) -> None:
         raise CheckpointError(f"{out} cannot be made ({error.strerror}); choose another folder.") from error
 
 
-def _trainer(run: Run, trainee: Trainee, sights: Sights, accelerator: Any, parallel: Parallel) -> Trainer:  # noqa: ANN401
+def _trainer(run: Run, trainee: Trainee, sights: Sights, accelerator: Any, join: Join) -> Trainer:  # noqa: ANN401
     lengths = [length(record) for record in run.records]
     order = Order(lengths, run.settings.batch, run.steps, run.settings.seed)
     return Trainer(
-        trainee, sights, run.records, order, run.steps, accelerator=accelerator, parallel=parallel, terms=_terms(run)
+        trainee, sights, run.records, order, run.steps, accelerator=accelerator, join=join, terms=_terms(run)
     )
 
 

@@ -4,7 +4,6 @@ Gradients and moments are shared out alike. A frozen vision tower stays whole in
 pictures and has seen other ones before, so that they do not ask for its weights together.
 """
 
-import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from rewards.errors import RewardError
 from rewards.llava.decoder import WHOLE, call_whole
-from rewards.training.parallel import Replicated, adam, is_on
+from rewards.training.parallel import Replicated, is_on, of_first
 from rewards.training.trainee import Trainee
 
 _OLDEST = (2, 8)  # release of torch whose FSDP2 takes frozen weights of another dtype than trained ones
@@ -25,7 +24,7 @@ def is_configured() -> bool:
     Raises:
         RewardError: for one that is not to be had here.
     """
-    if not is_on("ACCELERATE_USE_FSDP", os.environ):
+    if not is_on("ACCELERATE_USE_FSDP"):
         return False
     from torch.distributed.fsdp import CPUOffloadPolicy
 
@@ -50,17 +49,14 @@ class Sharded(Replicated):
 
     split = True
 
-    def __init__(self, trainee: Trainee, accelerator: Any) -> None:  # noqa: ANN401  accelerate has no types
-        _shard(trainee)
-        self.model = trainee
-        self.trained = list(trainee.trained())
-        self._accelerator, self._clip = accelerator, trainee.settings.clip
-        self._optimizer = adam(self.trained, trainee.settings)
-
     def accumulate(self, *, last: bool) -> AbstractContextManager[object]:
         """See `Parallel`."""
         cast(Any, self.model).set_requires_gradient_sync(last)
         return nullcontext()
+
+    def _joined(self, trainee: Trainee) -> nn.Module:
+        _shard(trainee)
+        return trainee
 
     def _complete(self, tensor: Tensor) -> Tensor:
         from torch.distributed.tensor import DTensor
@@ -69,9 +65,7 @@ class Sharded(Replicated):
 
     def _gathered(self, tensor: Tensor) -> Tensor:
         full = self._complete(tensor)
-        if full is tensor:
-            return tensor
-        return full.cpu() if torch.distributed.get_rank() == 0 else full.new_empty(0)
+        return tensor if full is tensor else of_first(full)
 
     def _like(self, tensor: Tensor, parameter: nn.Parameter) -> Tensor:
         from torch.distributed.tensor import DTensor, distribute_tensor

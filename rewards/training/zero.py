@@ -7,7 +7,6 @@ Reference: arXiv:1910.02054.
 """
 
 import os
-import re
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
@@ -15,11 +14,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rewards.errors import RewardError
-from rewards.training.parallel import MOMENTS, adam, is_on
+from rewards.training.parallel import MOMENTS, adam, is_on, of_first
 from rewards.training.settings import Settings
 from rewards.training.trainee import Trainee, is_projector, is_tower
 
@@ -34,13 +34,13 @@ def configuration(settings: Settings) -> dict[str, Any] | None:
     Raises:
         RewardError: it is not installed, or asked for what is not to be had here.
     """
-    if not is_on(FLAG, os.environ):
+    if not is_on(FLAG):
         return None
     from accelerate import DeepSpeedPlugin
 
     try:
         asked = _without_auto(DeepSpeedPlugin().deepspeed_config)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError) as error:  # the last where something is no object
         raise RewardError(f"DeepSpeed's configuration cannot be read: {error}; mend it, and begin again.") from error
     _check(asked)
     _check_installed()
@@ -104,7 +104,7 @@ class Zero:
         if not hasattr(parameter, "ds_id"):
             return parameter.detach()
         with GatheredParameters([parameter]):
-            return _of_first(parameter.detach().clone())
+            return of_first(parameter.detach().clone())
 
     def state(self) -> dict[str, Tensor]:
         """See `Parallel`."""
@@ -115,7 +115,7 @@ class Zero:
         for name, parameter in self.trained:
             tensors[f"weight.{name}"] = self.gather(parameter)
             for moment in MOMENTS[:2]:
-                tensors[f"{moment}.{name}"] = _of_first(safe_get_full_optimizer_state(parameter, moment))
+                tensors[f"{moment}.{name}"] = of_first(safe_get_full_optimizer_state(parameter, moment))
             tensors[f"step.{name}"] = steps.clone()
         return tensors
 
@@ -167,8 +167,7 @@ def _check_installed() -> None:
         raise RewardError(
             f"Got a configuration of DeepSpeed, which is not installed; pip install 'deepspeed>={_OLDEST}'."
         ) from None
-    numbers = [[int(part) for part in re.findall(r"\d+", text)[:3]] for text in (found, _OLDEST)]
-    if numbers[0] < numbers[1]:
+    if Version(found) < Version(_OLDEST):
         raise RewardError(
             f"Got DeepSpeed {found}, which trains on after a gradient that is not finite; expected {_OLDEST} or later: "
             "pip install --upgrade deepspeed."
@@ -176,6 +175,9 @@ def _check_installed() -> None:
 
 
 def _check(asked: Mapping[str, Any]) -> None:
+    stage = _within(asked, "zero_optimization", "stage")
+    if stage not in (None, 0, 1, 2, 3):
+        raise RewardError(f"Got stage {stage!r} in DeepSpeed's configuration; expected 0, 1, 2 or 3.")
     for name in ("optimizer", "scheduler"):
         if name in asked:
             raise RewardError(
@@ -220,11 +222,6 @@ def _hide(module: nn.Module, frozen: frozenset[nn.Parameter], path: str = "") ->
             module.__dict__[name] = child
         else:
             _hide(child, frozen, inside)
-
-
-def _of_first(tensor: Tensor) -> Tensor:
-    """A tensor on the CPU of the first process; nothing in the others."""
-    return tensor.cpu() if torch.distributed.get_rank() == 0 else tensor.new_empty(0)
 
 
 def _part(value: Tensor, parameter: nn.Parameter) -> Tensor:

@@ -244,6 +244,8 @@ def test_other_ways_of_sharing_are_refused(
         ({"scheduler": {"type": "WarmupLR"}}, "Got scheduler .* train-reward has a cosine with --warmup"),
         ({"bf16": {"enabled": True}}, "Got bf16 .* pass --bf16"),
         ({"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}}}, "Got offload_param .* take more"),
+        ({"zero_optimization": {"stage": "three"}}, "Got stage 'three' .* expected 0, 1, 2 or 3"),
+        ({"zero_optimization": 3}, "DeepSpeed's configuration cannot be read"),
     ],
 )
 def test_what_deepspeed_is_not_to_do(
