@@ -186,6 +186,18 @@ def test_another_file_makes_another_contender(tmp_path: Path) -> None:
     assert len(labels) == 2
 
 
+def test_a_judge_is_asked_about_all_prompts_before_anything_is_made(tmp_path: Path) -> None:
+    class Choosy(Darkness):
+        def check_prompt(self, prompt: str) -> None:
+            if prompt == PROMPTS[-1]:
+                raise RewardError(f"{prompt!r} is none for me.")
+
+    maker = ToyMaker()
+    with Journal(tmp_path / "cells.jsonl", SETTINGS) as journal, pytest.raises(RewardError, match="none for me"):
+        list(Comparison(grid(), {TOY: maker}, Choosy(), journal))
+    assert maker.nfe == 0
+
+
 def test_a_judge_that_only_ranks_or_fails_is_named(tmp_path: Path) -> None:
     class Broken(Darkness):
         def __call__(self, images: object, prompts: list[str]) -> Tensor:
